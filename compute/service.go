@@ -1,0 +1,110 @@
+package compute
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/nimbrel/nimbrel/internal/ids"
+)
+
+// RunRequest is a validated launch. Fields that EC2 defaults are filled in by RunInstances when zero: subnet (default
+// subnet of the zone, or of any zone), groups (default group of the VPC), root disk size (the image's), hop limit (1).
+type RunRequest struct {
+	Image    ids.Image
+	Type     string
+	MinCount int // ≥ 1
+	MaxCount int // ≥ MinCount; more than MaxPerRequest is refused
+	Zone     string
+	Subnet   ids.Subnet
+	Groups   []ids.SecurityGroup
+	// PrivateIP is the address wanted; needs MaxCount 1.
+	PrivateIP netip.Addr
+	KeyName   string
+	UserData  []byte // decoded, at most MaxUserDataBytes
+	RootDisk  RootDisk
+	Metadata  MetadataOptions
+
+	InterfaceDescription  string
+	DisableAPITermination bool
+	ShutdownBehavior      ShutdownBehavior
+	InstanceTags          map[string]string
+	VolumeTags            map[string]string
+	InterfaceTags         map[string]string
+	ClientToken           string // empty: not idempotent
+}
+
+// RootDisk is what a launch says about the root volume.
+type RootDisk struct {
+	SizeGiB int // 0: the image's size rounded up
+	Keep    bool
+}
+
+// Attributes are the changes ModifyInstanceAttribute may make; nil means unchanged.
+type Attributes struct {
+	DisableAPITermination *bool
+	ShutdownBehavior      *ShutdownBehavior
+	UserData              *[]byte // stopped instances only
+	DeleteRootOnTerminate *bool
+	Metadata              *MetadataOptions
+}
+
+// Launcher starts instances.
+type Launcher interface {
+	// RunInstances launches between MinCount and MaxCount instances in one transaction and returns them pending. The same
+	// client token with the same request returns the same instances in their present state; with another request it is an
+	// *idem.MismatchError. Errors are this package's, vpc's, image's and account's; nothing is launched with an error.
+	RunInstances(ctx context.Context, account ids.Account, r RunRequest) (Reservation, error)
+}
+
+// Lifecycle moves instances between states. Each call is one transaction over all ids: all move, or none and the error
+// names the first that may not.
+type Lifecycle interface {
+	StartInstances(ctx context.Context, account ids.Account, ids []ids.Instance) ([]StateChange, error)
+	// StopInstances shuts guests down; force kills them. Stopping a stopped instance changes nothing.
+	StopInstances(ctx context.Context, account ids.Account, ids []ids.Instance, force bool) ([]StateChange, error)
+	RebootInstances(ctx context.Context, account ids.Account, ids []ids.Instance) error
+	// TerminateInstances is idempotent while a terminated instance is visible.
+	TerminateInstances(ctx context.Context, account ids.Account, ids []ids.Instance) ([]StateChange, error)
+	ModifyInstanceAttributes(ctx context.Context, account ids.Account, id ids.Instance, a Attributes) error
+	// Tag sets tags (replacing equal keys) on instances and volumes of the account, all or none; Untag removes keys, or a
+	// key only at a given value. resources are "i-…" and "vol-…" ids.
+	Tag(ctx context.Context, account ids.Account, resources []string, tags map[string]string) error
+	Untag(ctx context.Context, account ids.Account, resources []string, tags []TagKey) error
+}
+
+// TagKey names a tag to remove: by key, or by key and value when Value is not nil.
+type TagKey struct {
+	Key   string
+	Value *string
+}
+
+// Viewer reads. Every read waits until the view has reached the store's version at its arrival, at most ReadBehind, then
+// fails with ErrBehind. Results are sorted by creation time, then reservation, then launch index. ids empty means all of
+// the account; a missing id is a *NotFoundError that names every missing one. keep nil keeps all.
+type Viewer interface {
+	DescribeInstances(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Instance) bool) ([]*Instance, error)
+	DescribeInstanceStatus(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Status) bool) ([]*Status, error)
+	DescribeVolumes(ctx context.Context, account ids.Account, ids []ids.Volume, keep func(*Volume) bool) ([]*Volume, error)
+	// ConsoleOutput returns the last ConsoleTailBytes of the serial console and the time they were read at.
+	ConsoleOutput(ctx context.Context, account ids.Account, id ids.Instance) ([]byte, time.Time, error)
+	// Zones lists zones that any host has ever reported, by name.
+	Zones(ctx context.Context) ([]Zone, error)
+}
+
+// Operator is what operators, not tenants, may ask.
+type Operator interface {
+	Hosts(ctx context.Context) ([]Host, error)
+	// AllInstances lists every account's instances.
+	AllInstances(ctx context.Context) ([]*Instance, error)
+	// DrainHost stops (or allows) new placements on a host; what runs there stays.
+	DrainHost(ctx context.Context, id ids.Host, drain bool) error
+}
+
+// Service is the whole part.
+type Service interface {
+	Launcher
+	Lifecycle
+	Viewer
+	Operator
+}
