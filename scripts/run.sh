@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The Makefile's smaller targets, one function each.
+. "$(dirname "$0")/lib.sh"
+
+build() { find_go; build_nimbrel; say "built bin/nimbrel $(version)"; }
+
+image() {
+	find_go
+	if is_root; then need_image; fi
+	build_nimbrel
+	as_builder bin/nimbrel image build --out build/image
+}
+
+down() { [ -x bin/nimbrel ] || build; bin/nimbrel dev down --yes; }
+
+generate() { find_go; as_builder go generate ./...; }
+
+lint() {
+	find_go
+	as_builder env GOOS=linux go vet ./...
+	as_builder env GOOS=darwin GOARCH=arm64 go vet ./...
+	as_builder env GOOS=linux GOARCH=arm64 go vet ./...
+	as_builder go -C tools run honnef.co/go/tools/cmd/staticcheck -C "$ROOT" ./...
+}
+
+cross() {
+	find_go
+	local target
+	for target in linux/amd64 linux/arm64 darwin/arm64 darwin/amd64; do
+		say "building for $target"
+		as_builder env CGO_ENABLED=0 GOOS="${target%/*}" GOARCH="${target#*/}" go build -buildvcs=false -o /dev/null ./cmd/nimbrel
+	done
+}
+
+fuzz() {
+	find_go
+	local package target
+	as_builder grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r package; do
+		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | sed 's/^func //' | while read -r target; do
+			say "$package $target"
+			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s"
+		done
+	done
+}
+
+bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
+bench-demo() { find_go; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
+bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
+
+[ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"
+"$@"

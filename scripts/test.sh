@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them. As root nothing is skipped: real VMs, real kernel data path.
+. "$(dirname "$0")/lib.sh"
+
+find_go
+if is_root && [ "$(uname -s)" = Linux ]; then
+	need_guests
+	need_image
+	need "for the network tests" iproute2 tcpdump
+	need_aws
+else
+	say "not root on Linux: tests of virtual machines and the kernel data path skip themselves"
+fi
+
+started=$SECONDS
+part() { # part NAME COMMAND... runs one part and prints its share of the time
+	local name=$1 from=$SECONDS; shift
+	"$@" || die "test part $name failed"
+	printf 'part %-10s %4d s\n' "$name" $((SECONDS - from))
+}
+
+vet() {
+	go vet ./...
+	GOOS=darwin GOARCH=arm64 go vet ./...
+	GOOS=linux GOARCH=arm64 go vet ./...
+	[ -z "$(git ls-files '*.go' | grep -v 'gen/' | xargs gofmt -l)" ] || die "gofmt: run gofmt -w on $(git ls-files '*.go' | grep -v gen/ | xargs gofmt -l | tr '\n' ' ')"
+}
+
+part vet vet
+part build build_nimbrel
+part packages go test -count=1 -timeout 15m -p 2 ./...
+printf 'all parts passed in %d s\n' $((SECONDS - started))
