@@ -1,0 +1,25 @@
+package vpc
+
+// Bounds that clients meet. The account-wide ones are quotas (package account).
+const (
+	MinPrefixBits                = 16 // of a VPC's and of a subnet's range
+	MaxPrefixBits                = 28
+	ReservedPerSubnet            = 5 // network, router, resolver, future use, broadcast
+	MaxSubnetsPerVPC             = 200
+	MaxRulesPerDirection         = 60 // of one group
+	MaxGroupsPerInterface        = 5
+	MaxIdentitiesPerVPC          = 65535 // ever: numbers are not used again
+	MaxRulesPerCall              = 120
+	MaxGroupNameBytes            = 255
+	MaxDescriptionBytes          = 255
+	MaxDependents                = 10 // named by a DependencyError
+	DefaultVPCCIDR               = "172.31.0.0/16"
+	DefaultSubnetBits            = 20
+	DefaultGroupName             = "default"
+	DefaultGroupDesc             = "default VPC security group"
+	InterfaceMTU                 = 1500
+	maxVNIBits                   = 24
+	MaxVNI                       = 1<<maxVNIBits - 1
+	RouterOffset          uint64 = 1 // of a subnet: the gateway that guests see
+	ResolverOffset        uint64 = 2
+)
