@@ -1,0 +1,3 @@
+package awsjson
+import "github.com/nimbrel/nimbrel/apigen/internal/smithy"
+func Generate(*smithy.Model, string) (map[string][]byte, error) { return nil, nil }

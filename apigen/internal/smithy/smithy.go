@@ -1,0 +1,3 @@
+package smithy
+type Model struct{}
+func Parse(string, []byte) (*Model, error) { return nil, nil }
