@@ -19,7 +19,7 @@ type mayRow struct {
 }
 
 // leaves may be imported by anyone.
-var leaves = []string{"internal/", "svc/shed", "svc/breaker", "svc/retry", "svc/deadline", "svc/ratelimit", "svc/hedge", "svc/obs"}
+var leaves = []string{"internal/", "svc/shed", "svc/breaker", "svc/retry", "svc/deadline", "svc/ratelimit", "svc/hedge", "svc/obs", "svc/awsjson"}
 
 var mayTable = []mayRow{
 	{"internal", nil, "a leaf stands on nothing, so that anyone may stand on it"},
