@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -107,7 +106,7 @@ func statusCommand() *cobra.Command {
 }
 
 func logsCommand() *cobra.Command {
-	var bytes string
+	var limit int64
 	cmd := &cobra.Command{
 		Use: "logs [PROCESS]", Short: "Print the end of a process's log (default: server)", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -119,14 +118,13 @@ func logsCommand() *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			limit, err := strconv.ParseInt(bytes, 10, 64)
-			if err != nil || limit < 1 || filepath.Base(name) != name {
-				return fmt.Errorf("process %q, %s bytes: want a name of `nimbrel dev status` and a positive number", name, bytes)
+			if limit < 1 || filepath.Base(name) != name {
+				return fmt.Errorf("process %q, %d bytes: want a name of `nimbrel dev status` and a positive number", name, limit)
 			}
 			return printTail(cmd.OutOrStdout(), filepath.Join(c.LogDir(), name+".log"), limit)
 		},
 	}
-	cmd.Flags().StringVar(&bytes, "bytes", "16384", "print at most this `many`")
+	cmd.Flags().Int64Var(&limit, "bytes", 16<<10, "print at most this `many`")
 	return cmd
 }
 
