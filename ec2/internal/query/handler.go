@@ -1,0 +1,187 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/nimbrel/nimbrel/ec2/ec2gen"
+	"github.com/nimbrel/nimbrel/ec2/errs"
+	"github.com/nimbrel/nimbrel/ec2/internal/auth"
+	"github.com/nimbrel/nimbrel/internal/env"
+)
+
+// MaxBodyBytes bounds a request. The largest useful one launches with 16 KiB of user data; bulk tagging and rule lists stay
+// well below this too.
+const MaxBodyBytes = 1 << 20
+
+// Version is the newest version of the API, and the only one with a model.
+const Version = "2016-11-15"
+
+// Authenticator tells who sent a request. *auth.Verifier is one.
+type Authenticator interface {
+	Verify(ctx context.Context, r *http.Request, body []byte) (auth.Identity, error)
+}
+
+// Options configure a Handler. Admit and Done may be nil.
+type Options struct {
+	API  ec2gen.API
+	Auth Authenticator
+	Env  env.Env
+	Log  *slog.Logger
+
+	// Admit is asked after authentication and before the action. Its error is the answer: errs.Throttled sheds the call,
+	// an UnauthorizedOperation forbids it. release, when not nil, is called when the action has ended.
+	Admit func(ctx context.Context, call Call, readOnly bool) (release func(), err error)
+
+	// Done is told of every request after its answer was made.
+	Done func(Record)
+}
+
+// Record is one finished request, for metrics and the audit log.
+type Record struct {
+	Call    Call // as far as it was known: the account is empty when authentication failed
+	Service string
+	Code    string // of the error; empty on success
+	Status  int
+	Took    time.Duration
+}
+
+// Handler serves the protocol. It is safe for concurrent use.
+type Handler struct{ options Options }
+
+// New makes a Handler.
+func New(options Options) (*Handler, error) {
+	if options.API == nil || options.Auth == nil || options.Env.Clock == nil || options.Env.Random == nil || options.Log == nil {
+		return nil, errors.New("query: API, Auth, Env and Log are needed")
+	}
+	return &Handler{options: options}, nil
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := h.options.Env.Clock.Now()
+	record := Record{Service: auth.ServiceOf(r), Status: http.StatusOK}
+	record.Call.RequestID = newRequestID(h.options.Env.Random)
+	answer, err := h.serve(w, r, &record)
+	if err != nil {
+		answer = h.failure(err, &record)
+	}
+	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+	w.Header().Set("X-Amzn-Requestid", record.Call.RequestID)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(record.Status)
+	_, _ = w.Write(answer) // the client may be gone; there is nobody left to tell
+	if h.options.Done != nil {
+		record.Took = h.options.Env.Clock.Now().Sub(began)
+		h.options.Done(record)
+	}
+}
+
+// serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) (answer []byte, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := h.options.Auth.Verify(r.Context(), r, body)
+	if err != nil {
+		return nil, err
+	}
+	record.Service, record.Call.Account, record.Call.AccessKeyID = identity.Service, identity.Account, identity.AccessKeyID
+	request, err := parse(r, body)
+	if err != nil {
+		return nil, err
+	}
+	record.Call.Action = request.action
+	switch identity.Service {
+	case "ec2":
+		return h.ec2(r.Context(), record, request)
+	case "sts":
+		return h.sts(r.Context(), record, request)
+	}
+	return nil, errs.New(errs.InvalidAction, "The service %s has no actions here.", identity.Service)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, errs.New(errs.RequestEntityTooLarge, "The request is larger than %d bytes.", MaxBodyBytes)
+	}
+	if err != nil {
+		return nil, errs.New(errs.MalformedQueryString, "The request's body cannot be read.")
+	}
+	return body, nil
+}
+
+// ec2 runs an action of the table.
+func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]byte, error) {
+	action, ok := ec2gen.Actions[request.action]
+	switch {
+	case ok:
+	case ec2gen.Known(request.action):
+		return nil, errs.Unsupported(request.action)
+	default:
+		return nil, errs.New(errs.InvalidAction, "The action %s is not valid for this web service.", clip(request.action))
+	}
+	if err := checkVersion(request.version, Version); err != nil {
+		return nil, err
+	}
+	record.Call.DryRun = action.DryRun && request.params.Get("DryRun") == "true"
+	release, err := h.admit(ctx, record.Call, action.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	answer, err := action.Serve(WithCall(ctx, record.Call), h.options.API, request.params, record.Call.RequestID)
+	if err == nil && record.Call.DryRun {
+		return nil, h.dryRunEnded(record.Call, action.ReadOnly)
+	}
+	return answer, err
+}
+
+// dryRunEnded is the answer to a dry run that a handler took to its end. For a read-only action that is as good as
+// stopping before the effect. For another it is a defect: the handler did not look at Call.DryRun, and something changed.
+func (h *Handler) dryRunEnded(call Call, readOnly bool) error {
+	if !readOnly {
+		return fmt.Errorf("handler of %s ignored DryRun", call.Action)
+	}
+	return errs.DryRun
+}
+
+func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release func(), err error) {
+	release = func() {}
+	if h.options.Admit == nil {
+		return release, nil
+	}
+	admitted, err := h.options.Admit(ctx, call, readOnly)
+	if admitted != nil {
+		release = admitted
+	}
+	return release, err
+}
+
+// failure writes the error's envelope and logs what the client is not shown.
+func (h *Handler) failure(err error, record *Record) []byte {
+	e := (*errs.Error)(nil)
+	if !errors.As(err, &e) {
+		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
+			"request_id", record.Call.RequestID, "err", err)
+		e = errs.Internal(record.Call.RequestID)
+	}
+	record.Code, record.Status = e.Code, e.Status
+	if record.Service == "sts" {
+		return stsError(e, record.Call.RequestID)
+	}
+	return ec2Error(e, record.Call.RequestID)
+}
