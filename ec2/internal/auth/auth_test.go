@@ -90,8 +90,12 @@ func TestVerify(t *testing.T) {
 		{"unknown key", func(s *sigv4.Signer, _ *http.Request) { s.AccessKeyID = "AKNONE" }, plain, nil, errs.AuthFailure},
 		{"unknown key at sts", func(s *sigv4.Signer, _ *http.Request) { s.AccessKeyID, s.Service = "AKNONE", "sts" }, plain, nil, errs.InvalidClientTokenId},
 		{"wrong secret", func(s *sigv4.Signer, _ *http.Request) { s.Secret = "S3cret" }, plain, nil, errs.SignatureDoesNotMatch},
-		{"temporary key", func(s *sigv4.Signer, _ *http.Request) { s.AccessKeyID, s.Secret, s.SessionToken = "AKTEMP", "temp", "token" }, plain, nil, ""},
-		{"wrong token", func(s *sigv4.Signer, _ *http.Request) { s.AccessKeyID, s.Secret, s.SessionToken = "AKTEMP", "temp", "tokem" }, plain, nil, errs.AuthFailure},
+		{"temporary key", func(s *sigv4.Signer, _ *http.Request) {
+			s.AccessKeyID, s.Secret, s.SessionToken = "AKTEMP", "temp", "token"
+		}, plain, nil, ""},
+		{"wrong token", func(s *sigv4.Signer, _ *http.Request) {
+			s.AccessKeyID, s.Secret, s.SessionToken = "AKTEMP", "temp", "tokem"
+		}, plain, nil, errs.AuthFailure},
 		{"no token", func(s *sigv4.Signer, _ *http.Request) { s.AccessKeyID, s.Secret = "AKTEMP", "temp" }, plain, nil, errs.AuthFailure},
 		{"token with a long-term key", func(s *sigv4.Signer, _ *http.Request) { s.SessionToken = "token" }, plain, nil, errs.AuthFailure},
 		{"other region", func(s *sigv4.Signer, _ *http.Request) { s.Region = "us-east-1" }, plain, nil, errs.SignatureDoesNotMatch},
