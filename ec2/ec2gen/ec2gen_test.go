@@ -150,7 +150,7 @@ func TestAnswerRoundTrip(t *testing.T) {
 	if !reflect.DeepEqual(&got.RunInstancesOutput, out) {
 		t.Errorf("read back %+v, want %+v", got.RunInstancesOutput, out)
 	}
-	for _, part := range []string{"<launchTime>2026-01-02T03:04:05.678Z</launchTime>", "<productCodes></productCodes>", "<ebsOptimized>false</ebsOptimized>"} {
+	for _, part := range []string{"<launchTime>2026-01-02T03:04:05.678Z</launchTime>", "<productCodes/>", "<ebsOptimized>false</ebsOptimized>"} {
 		if !bytes.Contains(text, []byte(part)) {
 			t.Errorf("the answer lacks %s: %s", part, text)
 		}
@@ -163,7 +163,7 @@ func TestEmptyAnswers(t *testing.T) {
 		t.Errorf("got %s, %v", text, err)
 	}
 	text, err = Actions["DescribeInstances"].Serve(t.Context(), &recorder{}, nil, "r-1")
-	if err != nil || !bytes.Contains(text, []byte("<reservationSet></reservationSet>")) {
+	if err != nil || !bytes.Contains(text, []byte("<reservationSet/>")) {
 		t.Errorf("an empty set must be present: got %s, %v", text, err)
 	}
 }

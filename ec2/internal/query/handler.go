@@ -138,6 +138,9 @@ func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]b
 		return nil, err
 	}
 	record.Call.DryRun = action.DryRun && request.params.Get("DryRun") == "true"
+	if action.ClientToken {
+		record.Call.Fingerprint = fingerprint(request)
+	}
 	release, err := h.admit(ctx, record.Call, action.ReadOnly)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strconv"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -18,7 +20,8 @@ type XML struct{ buf []byte }
 
 // Encode writes the answer of an action. A nil encode is an action without a result, which answers <return>true</return>.
 func Encode[Out any](action, requestID string, out *Out, encode func(*XML, *Out)) []byte {
-	x := &XML{buf: make([]byte, 0, 1024)}
+	x := scratch.Get().(*XML)
+	defer x.recycle()
 	x.buf = append(x.buf, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<"...)
 	x.buf = append(x.buf, action...)
 	x.buf = append(x.buf, `Response xmlns="`+Namespace+`">`...)
@@ -31,7 +34,27 @@ func Encode[Out any](action, requestID string, out *Out, encode func(*XML, *Out)
 	x.buf = append(x.buf, "</"...)
 	x.buf = append(x.buf, action...)
 	x.buf = append(x.buf, "Response>"...)
-	return x.buf
+	return bytes.Clone(x.buf)
+}
+
+// scratch holds buffers that have grown to the size of recent answers, so that growing is not paid for each.
+var scratch = sync.Pool{New: func() any { return new(XML) }}
+
+// maxScratchBytes keeps one huge answer from pinning its memory.
+const maxScratchBytes = 8 << 20
+
+func (x *XML) recycle() {
+	if cap(x.buf) <= maxScratchBytes {
+		x.buf = x.buf[:0]
+		scratch.Put(x)
+	}
+}
+
+// empty writes a set without elements.
+func (x *XML) empty(name string) {
+	x.buf = append(x.buf, '<')
+	x.buf = append(x.buf, name...)
+	x.buf = append(x.buf, '/', '>')
 }
 
 func (x *XML) open(name string) {
@@ -131,6 +154,10 @@ func AppendStruct[T any](x *XML, name string, v *T, encode func(*XML, *T)) {
 
 // AppendStructs writes a list of structures. The list is present even when empty: clients break on an absent set.
 func AppendStructs[T any](x *XML, name, item string, list []T, encode func(*XML, *T)) {
+	if len(list) == 0 {
+		x.empty(name)
+		return
+	}
 	x.open(name)
 	for i := range list {
 		x.open(item)
@@ -142,6 +169,10 @@ func AppendStructs[T any](x *XML, name, item string, list []T, encode func(*XML,
 
 // AppendTexts writes a list of texts or of values of an enumeration, present even when empty.
 func AppendTexts[T ~string](x *XML, name, item string, list []T) {
+	if len(list) == 0 {
+		x.empty(name)
+		return
+	}
 	x.open(name)
 	for _, v := range list {
 		x.text(item, string(v))
@@ -151,6 +182,10 @@ func AppendTexts[T ~string](x *XML, name, item string, list []T) {
 
 // AppendInts writes a list of whole numbers, present even when empty.
 func AppendInts[T ~int32 | ~int64](x *XML, name, item string, list []T) {
+	if len(list) == 0 {
+		x.empty(name)
+		return
+	}
 	x.open(name)
 	for _, v := range list {
 		x.open(item)
@@ -165,7 +200,7 @@ func AppendInts[T ~int32 | ~int64](x *XML, name, item string, list []T) {
 func AppendText(dst []byte, s string) []byte {
 	for len(s) > 0 {
 		plain := 0
-		for plain < len(s) && isPlain(s[plain]) {
+		for plain < len(s) && plainBytes[s[plain]] {
 			plain++
 		}
 		dst = append(dst, s[:plain]...)
@@ -178,6 +213,14 @@ func AppendText(dst []byte, s string) []byte {
 	}
 	return dst
 }
+
+// plainBytes is isPlain as a table: text is most of an answer.
+var plainBytes = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isPlain(byte(c))
+	}
+	return table
+}()
 
 // isPlain holds for bytes that need no thought: printable ASCII, tab and line feed without the five special characters.
 func isPlain(c byte) bool {
