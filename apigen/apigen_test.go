@@ -100,6 +100,7 @@ func TestEC2ModelDefects(t *testing.T) {
 		{`{"metadata":{"protocol":"query"}}`, "Go", `protocol is "query"`},
 		{head + `"GoRequest":{"type":"map"}}}`, "Go", `shape GoRequest has type "map"`},
 		{head + `"GoRequest":{"type":"structure","members":{"A":{"shape":"L"}}},"L":{"type":"list","member":{"shape":"L"}}}}`, "Go", "list shape L holds lists"},
+		{head + `"GoRequest":{"type":"structure","members":{"A":{"shape":"L"}}},"L":{"type":"list","member":{"shape":"I"}},"I":{"type":"integer"}}}`, "Go", "list shape L holds integer"},
 		{head + `"GoRequest":{"type":"structure","members":{"A":{"shape":"E"}}},"E":{"type":"string","enum":["a-b","aB"]}}}`, "Go", "needs the Go name EAB"},
 	} {
 		file := filepath.Join(t.TempDir(), "api-2.json")

@@ -13,6 +13,7 @@ package errs
 import (
 	"fmt"
 
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -34,9 +35,7 @@ func (e *Error) Is(target error) bool {
 // New makes an error of a code in the table; the message is formatted as fmt.Sprintf does.
 func New(code, format string, args ...any) *Error {
 	status, ok := statuses[code]
-	if !ok {
-		panic("errs: code " + code + " is not in the table; add it to ec2/errs/table.go")
-	}
+	assert.That(ok, "error code %s is in the table; add it to ec2/errs/table.go", code)
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Status: status}
 }
 
@@ -97,9 +96,7 @@ func ParseID[T ids.ID](text string) (T, error) {
 
 func kindOf[T ids.ID](id T) kind {
 	k, ok := kinds[id.Prefix()]
-	if !ok {
-		panic("errs: id kind " + id.Prefix() + " has no codes; add it to ec2/errs/table.go")
-	}
+	assert.That(ok, "id kind %s has codes; add them to ec2/errs/table.go", id.Prefix())
 	return k
 }
 

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
 // MaxBodyBytes bounds a request. MaxAnswerBytes bounds what a client reads.
@@ -106,9 +108,7 @@ func (h *handler[API]) failure(err error, operation, requestID string) (int, []b
 		e = Errorf(CodeInternal, http.StatusInternalServerError, Later, "internal error; the server's log has it under request id %s", requestID)
 	}
 	answer, marshalErr := json.Marshal(e)
-	if marshalErr != nil {
-		panic("awsjson: an Error always marshals: " + marshalErr.Error())
-	}
+	assert.That(marshalErr == nil, "an Error always marshals: %v", marshalErr)
 	return e.Status, answer
 }
 

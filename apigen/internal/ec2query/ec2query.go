@@ -37,6 +37,9 @@ func Generate(model *ec2model.Model, importPath string) (map[string][]byte, erro
 	if err := g.nameShapes(); err != nil {
 		return nil, err
 	}
+	if err := g.checkLists(); err != nil {
+		return nil, err
+	}
 	enums, err := g.enums()
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -46,8 +47,6 @@ func WithCall(ctx context.Context, call Call) context.Context {
 // defect and must not run as nobody.
 func CallFrom(ctx context.Context) Call {
 	call, ok := ctx.Value(callKey{}).(Call)
-	if !ok {
-		panic("query: the context carries no call; make it with WithCall")
-	}
+	assert.That(ok, "the context of an action carries a call; make one with WithCall")
 	return call
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/ec2/errs"
+	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
 // request is a parsed form. params are the action's own: what belongs to the protocol has been taken out.
@@ -90,9 +91,8 @@ func checkVersion(version, newest string) error {
 // newRequestID makes a random UUID (version 4).
 func newRequestID(random io.Reader) string {
 	var raw [16]byte
-	if _, err := io.ReadFull(random, raw[:]); err != nil {
-		panic("query: random source failed: " + err.Error())
-	}
+	_, err := io.ReadFull(random, raw[:])
+	assert.That(err == nil, "the random source never fails: %v", err)
 	raw[6], raw[8] = raw[6]&0x0f|0x40, raw[8]&0x3f|0x80
 	text := hex.EncodeToString(raw[:])
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
