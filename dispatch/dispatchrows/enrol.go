@@ -67,7 +67,7 @@ func Redeem(ctx context.Context, tx *store.Tx, token, target string, keyHash []b
 	}
 	t.UsedFor = use
 	PutToken(tx, token, t)
-	tx.Put(identityKey(target), row.Encode(Identity{KeyHash: keyHash}))
+	PutIdentity(tx, target, keyHash)
 	return nil
 }
 
@@ -99,7 +99,7 @@ func allows(pattern, target string) bool {
 
 // Revoke makes a target's key worthless: its sessions are refused from then on.
 func Revoke(tx *store.Tx, target string) {
-	tx.Put(identityKey(target), row.Encode(Identity{KeyHash: []byte{}}))
+	PutIdentity(tx, target, []byte{})
 }
 
 // DecodeIdentity reads an identity's row.
@@ -107,11 +107,16 @@ func DecodeIdentity(v store.Value) (Identity, error) { return row.Decode[Identit
 
 // CollectTokens removes tokens whose time is over; used ones stay until then.
 func CollectTokens(ctx context.Context, tx *store.Tx, now time.Time) error {
-	return scan(ctx, tx, store.Prefix(Prefix, tableToken), func(kv store.KV) error {
+	return Scan(ctx, tx, store.Prefix(Prefix, tableToken), func(kv store.KV) error {
 		t, err := row.Decode[Token](kv.Value.Bytes)
 		if err == nil && now.UnixMilli() > t.ExpiryMs {
 			tx.Delete(store.RawKey(kv.Key))
 		}
 		return err
 	})
+}
+
+// PutIdentity registers a target's key without a token, for targets made by the server's own side.
+func PutIdentity(tx *store.Tx, target string, keyHash []byte) {
+	tx.Put(identityKey(target), row.Encode(Identity{KeyHash: keyHash}))
 }

@@ -137,7 +137,7 @@ func DecodeItem(key string, value store.Value) (Item, error) {
 func Items(ctx context.Context, r store.Reader, doc, section string) ([]Item, error) {
 	p := Named(doc).key(tableItem, section).Base
 	var items []Item
-	err := scan(ctx, r, p, func(kv store.KV) error {
+	err := Scan(ctx, r, p, func(kv store.KV) error {
 		k, err := ParseKey(kv.Key)
 		if err != nil {
 			return err
@@ -160,8 +160,8 @@ func Seq(ctx context.Context, r store.Reader, id dispatch.SectionID) (dispatch.S
 	return uint64(v.Int), err
 }
 
-// scan visits the rows under a prefix in pages, which bounds what one read returns.
-func scan(ctx context.Context, r store.Reader, prefix []byte, visit func(store.KV) error) error {
+// Scan visits the rows under a prefix in pages, which bounds what one read returns.
+func Scan(ctx context.Context, r store.Reader, prefix []byte, visit func(store.KV) error) error {
 	begin, end := prefix, store.PrefixEnd(prefix)
 	for {
 		page, err := r.Range(ctx, store.RangeOptions{Begin: begin, End: end, Limit: 1000})

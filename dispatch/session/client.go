@@ -435,12 +435,7 @@ func (c *Client) actualAck(m *ActualAck) Output {
 	if m.Seq >= r.inflight {
 		r.flying, r.flyFull = false, false
 	}
-	for _, rev := range r.src.Tombstones() { // what the server holds need not be told again
-		if rev <= r.held {
-			r.src.collectUpTo(r.held)
-			break
-		}
-	}
+	r.src.collectUpTo(r.held) // what the server holds need not be told again
 	return c.PumpActual()
 }
 

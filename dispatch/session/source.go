@@ -120,15 +120,18 @@ func (s *Source) Remove(key string) {
 	}
 }
 
-// Tombstones lists the revisions of tombstones in order.
-func (s *Source) Tombstones() []dispatch.Rev {
-	var revs []dispatch.Rev
+// Tombstones lists the tombstones by revision.
+func (s *Source) Tombstones() []*Entry {
+	var dead []*Entry
 	for _, m := range s.order {
+		if s.dead == len(dead) {
+			break
+		}
 		if e := s.items[m.key]; e != nil && e.Rev == m.rev && e.Deleted {
-			revs = append(revs, m.rev)
+			dead = append(dead, e)
 		}
 	}
-	return revs
+	return dead
 }
 
 // Since lists what changed after from, in order of revision. It answers all live items and every tombstone still known,
@@ -196,10 +199,10 @@ func itemBytes(it *dispatch.Item) int {
 
 // collectUpTo forgets the tombstones up to a sequence; a reader below it gets the section in full.
 func (s *Source) collectUpTo(seq dispatch.Seq) {
-	for key, e := range s.items {
-		if e.Deleted && e.Rev <= seq {
-			s.Collect(key)
+	for _, e := range s.Tombstones() {
+		if e.Rev <= seq {
+			s.Collect(e.Key)
+			s.SetFloor(e.Rev)
 		}
 	}
-	s.SetFloor(seq)
 }
