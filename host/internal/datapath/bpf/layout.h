@@ -70,7 +70,6 @@ struct port {
 	__u32 vni;
 	__be32 address;
 	__be32 subnet;
-	__be32 mask;
 	__be32 vpc_resolver;
 	__u32 ingress; /* rule set ids; 0 allows nothing */
 	__u32 egress;
