@@ -1,0 +1,229 @@
+package computerows
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/nimbrel/nimbrel/compute"
+	"github.com/nimbrel/nimbrel/compute/fit"
+	"github.com/nimbrel/nimbrel/compute/internal/lifecycle"
+	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/row"
+)
+
+// Instance is an instance's row. Keys of fields are never reused. Host and AddressOffset are bound at commit.
+type Instance struct {
+	ID            ids.Instance             `cbor:"1,keyasint"`
+	Account       ids.Account              `cbor:"2,keyasint"`
+	Reservation   ids.Reservation          `cbor:"3,keyasint"`
+	LaunchIndex   int                      `cbor:"4,keyasint,omitempty"`
+	CreatedMs     int64                    `cbor:"5,keyasint"`
+	LaunchedMs    int64                    `cbor:"6,keyasint"` // last start
+	Type          string                   `cbor:"7,keyasint"`
+	Zone          string                   `cbor:"8,keyasint"`
+	Host          ids.Host                 `cbor:"9,keyasint,omitempty"`
+	State         compute.State            `cbor:"10,keyasint,omitempty"`
+	Reason        Reason                   `cbor:"11,keyasint"`
+	Transition    string                   `cbor:"12,keyasint,omitempty"`
+	TransitionMs  int64                    `cbor:"13,keyasint"`
+	Generation    uint64                   `cbor:"14,keyasint"`
+	Power         host.Power               `cbor:"15,keyasint,omitempty"`
+	RebootID      string                   `cbor:"16,keyasint,omitempty"`
+	Operation     ids.Operation            `cbor:"17,keyasint"`
+	Attempt       int                      `cbor:"18,keyasint"` // hosts tried by the launch
+	AttemptMs     int64                    `cbor:"19,keyasint"` // when the last of them was told
+	Size          fit.Size                 `cbor:"20,keyasint"`
+	VCPUs         int                      `cbor:"21,keyasint"`
+	Former        ids.Host                 `cbor:"22,keyasint,omitempty"` // first host of a retried launch, until it confirms
+	HostConfirmed bool                     `cbor:"23,keyasint,omitempty"` // terminated: Host has confirmed
+	VPC           ids.VPC                  `cbor:"24,keyasint"`
+	Subnet        ids.Subnet               `cbor:"25,keyasint"`
+	SubnetCIDR    string                   `cbor:"26,keyasint"`
+	AddressOffset uint64                   `cbor:"27,keyasint,omitempty"`
+	Interface     ids.Interface            `cbor:"28,keyasint"`
+	Attachment    ids.InterfaceAttachment  `cbor:"29,keyasint"`
+	Groups        []ids.SecurityGroup      `cbor:"30,keyasint,omitempty"`
+	GroupNames    []string                 `cbor:"31,keyasint,omitempty"`
+	KeyName       string                   `cbor:"32,keyasint,omitempty"`
+	PublicKey     string                   `cbor:"33,keyasint,omitempty"`
+	UserData      []byte                   `cbor:"34,keyasint,omitempty"`
+	Metadata      Metadata                 `cbor:"35,keyasint"`
+	Protected     bool                     `cbor:"36,keyasint,omitempty"`
+	OnShutdown    compute.ShutdownBehavior `cbor:"37,keyasint,omitempty"`
+	Image         ids.Image                `cbor:"38,keyasint"`
+	ImageSHA256   string                   `cbor:"39,keyasint"`
+	ImageBytes    uint64                   `cbor:"40,keyasint"`
+	Architecture  string                   `cbor:"41,keyasint"`
+	RootDevice    string                   `cbor:"42,keyasint"`
+	RootVolume    ids.Volume               `cbor:"43,keyasint"`
+	RootDiskGiB   int                      `cbor:"44,keyasint"`
+	KeepRoot      bool                     `cbor:"45,keyasint,omitempty"`
+	Token         string                   `cbor:"46,keyasint,omitempty"`
+	Region        string                   `cbor:"47,keyasint"`
+	TerminatedMs  int64                    `cbor:"48,keyasint,omitempty"`
+	Rebooted      bool                     `cbor:"49,keyasint,omitempty"` // the host has executed RebootID
+}
+
+// Reason is a compute.Reason as stored.
+type Reason struct {
+	Code    string `cbor:"1,keyasint,omitempty"`
+	Message string `cbor:"2,keyasint,omitempty"`
+}
+
+// Metadata is a compute.MetadataOptions as stored.
+type Metadata struct {
+	TokensRequired bool `cbor:"1,keyasint,omitempty"`
+	HopLimit       int  `cbor:"2,keyasint,omitempty"`
+	Disabled       bool `cbor:"3,keyasint,omitempty"`
+}
+
+// Row keys of the fields that a launch binds at commit.
+const (
+	instanceHost    = 9
+	instanceAddress = 27
+)
+
+// Volume is a root disk's row. Its state follows from the instance: in use as long as Instance is set.
+type Volume struct {
+	ID        ids.Volume   `cbor:"1,keyasint"`
+	Account   ids.Account  `cbor:"2,keyasint"`
+	Zone      string       `cbor:"3,keyasint"`
+	SizeGiB   int          `cbor:"4,keyasint"`
+	CreatedMs int64        `cbor:"5,keyasint"`
+	Instance  ids.Instance `cbor:"6,keyasint,omitempty"`
+	Device    string       `cbor:"7,keyasint"`
+	Keep      bool         `cbor:"8,keyasint,omitempty"`
+	Image     ids.Image    `cbor:"9,keyasint"`
+	Deleting  bool         `cbor:"10,keyasint,omitempty"`
+	Host      ids.Host     `cbor:"11,keyasint,omitempty"` // where a kept disk lies, once its instance is gone
+}
+
+// Host is a host's row: its own description, and whether it drains.
+type Host struct {
+	Info     host.Info `cbor:"1,keyasint"`
+	Draining bool      `cbor:"2,keyasint,omitempty"`
+}
+
+// Placement is what an instance holds of a host. Seqs are those of the host's document whose application ends it.
+type Placement struct {
+	Size         fit.Size `cbor:"1,keyasint"`
+	Releasing    bool     `cbor:"2,keyasint,omitempty"`
+	InstancesSeq uint64   `cbor:"3,keyasint,omitempty"`
+	InterfaceSeq uint64   `cbor:"4,keyasint,omitempty"`
+	SinceMs      int64    `cbor:"5,keyasint"`
+}
+
+const (
+	placementInstancesSeq = 3
+	placementInterfaceSeq = 4
+)
+
+// Prefix begins every row of this part.
+func Prefix() []byte { return store.Prefix("compute") }
+
+func instanceKey(id ids.Instance) store.Template { return store.Key("compute", "instance", id) }
+func volumeKey(id ids.Volume) store.Template     { return store.Key("compute", "volume", id) }
+func hostKey(id ids.Host) store.Template         { return store.Key("compute", "host", id) }
+
+// placementKey takes the host as an id or as the slot that holds it at commit.
+//
+// A kept root disk holds its size under its own id.
+func placementKey(h, id any) store.Template {
+	return store.Key("compute", "place", h, id)
+}
+
+// read decodes one row.
+func read[T any](ctx context.Context, r store.Reader, key store.Template) (T, bool, error) {
+	value, found, err := r.Get(ctx, key.Base)
+	if err != nil || !found {
+		var zero T
+		return zero, false, err
+	}
+	v, err := row.Decode[T](value.Bytes)
+	if err != nil {
+		return v, false, fmt.Errorf("decode row %q: %w", key.Base, err)
+	}
+	return v, true, nil
+}
+
+// Address is the instance's private address.
+func (i *Instance) Address() netip.Addr {
+	a, err := (&host.Interface{SubnetCIDR: i.SubnetCIDR, AddressOffset: i.AddressOffset}).Address()
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// Visible says whether clients see the instance: terminated ones for compute.TerminatedFor.
+func (i *Instance) Visible(now time.Time) bool {
+	return i.State != compute.Terminated || now.Sub(time.UnixMilli(i.TerminatedMs)) < compute.TerminatedFor
+}
+
+// Situation is what lifecycle decides on.
+func (i *Instance) Situation() lifecycle.Situation {
+	return lifecycle.Situation{
+		State: i.State, Generation: i.Generation, Attempt: i.Attempt,
+		PendingSince: time.UnixMilli(i.LaunchedMs), AttemptSince: time.UnixMilli(i.AttemptMs), OnShutdown: i.OnShutdown,
+	}
+}
+
+// View is the instance as clients see it; tags and whether it is simulated are the caller's to fill.
+func (i *Instance) View() *compute.Instance {
+	address := i.Address()
+	v := &compute.Instance{
+		ID: i.ID, Account: i.Account, Reservation: i.Reservation, LaunchIndex: i.LaunchIndex,
+		LaunchTime: time.UnixMilli(i.LaunchedMs).UTC(), CreateTime: time.UnixMilli(i.CreatedMs).UTC(),
+		Type: i.Type, Architecture: i.Architecture, Image: i.Image, Zone: i.Zone, Host: i.Host,
+		State: i.State, Reason: compute.Reason(i.Reason), TransitionReason: i.Transition, TransitionTime: time.UnixMilli(i.TransitionMs).UTC(),
+		Generation: i.Generation, Operation: i.Operation,
+		VPC: i.VPC, Subnet: i.Subnet, Interface: i.Interface, Attachment: i.Attachment, Groups: i.Groups, PrivateIP: address,
+		KeyName: i.KeyName, UserData: i.UserData, Metadata: compute.MetadataOptions(i.Metadata), DisableAPITermination: i.Protected,
+		ShutdownBehavior: i.OnShutdown, RootDeviceName: i.RootDevice, RootVolume: i.RootVolume,
+		DeleteRootOnTerminate: !i.KeepRoot, ClientToken: i.Token,
+	}
+	if address.IsValid() {
+		v.PrivateDNSName = host.PrivateDNSName(address, i.Region)
+	}
+	return v
+}
+
+// Item is what the instance's host is told.
+func (i *Instance) Item() host.Instance {
+	return host.Instance{
+		ID: i.ID, Account: i.Account, Generation: i.Generation, Power: i.Power, RebootID: i.RebootID,
+		Type: i.Type, VCPUs: i.VCPUs, MemoryMiB: int(i.Size.MemoryMiB) - compute.GuestOverheadMiB, Zone: i.Zone, Region: i.Region,
+		Image: i.Image, ImageSHA256: i.ImageSHA256, ImageBytes: i.ImageBytes,
+		RootVolume: i.RootVolume, RootDiskGiB: i.RootDiskGiB, DeleteRootOnTermination: !i.KeepRoot,
+		Interfaces: []ids.Interface{i.Interface}, Reservation: i.Reservation, LaunchIndex: i.LaunchIndex,
+		LaunchTimeMs: i.LaunchedMs, UserData: i.UserData, KeyName: i.KeyName, PublicKey: i.PublicKey,
+		MetadataTokensRequired: i.Metadata.TokensRequired, MetadataHopLimit: i.Metadata.HopLimit,
+		MetadataDisabled: i.Metadata.Disabled, GroupNames: i.GroupNames,
+	}
+}
+
+// View is the volume as clients see it.
+func (v *Volume) View() *compute.Volume {
+	state := compute.VolumeInUse
+	switch {
+	case v.Deleting:
+		state = compute.VolumeDeleting
+	case v.Instance == "":
+		state = compute.VolumeAvailable
+	}
+	return &compute.Volume{
+		ID: v.ID, Account: v.Account, Zone: v.Zone, SizeGiB: v.SizeGiB, State: state, CreateTime: time.UnixMilli(v.CreatedMs).UTC(),
+		Instance: v.Instance, Device: v.Device, DeleteOnTermination: !v.Keep, Image: v.Image,
+	}
+}
+
+// Capacity is what the host offers.
+func (h *Host) Capacity() fit.Size {
+	return fit.Size{
+		VCPUs: int64(h.Info.VCPUs), MemoryMiB: int64(h.Info.MemoryMiB), DiskGiB: int64(h.Info.DiskGiB), Slots: fit.SlotsPerHost,
+	}
+}
