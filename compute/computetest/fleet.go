@@ -42,7 +42,7 @@ type fakeHost struct {
 	seqs    map[string]uint64
 	status  map[ids.Instance]host.InstanceStatus
 	look    map[ids.Instance]bool // whose document or status changed since the host last acted
-	busy    sync.Mutex // calls to the observer about one host come one at a time
+	busy    sync.Mutex            // calls to the observer about one host come one at a time
 }
 
 // New makes a fleet whose hosts answer to observer. Call Run, then AddHost.
