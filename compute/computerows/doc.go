@@ -5,6 +5,7 @@
 //	compute, volume, ID          Volume, the root disk of an instance or what is left of one
 //	compute, host, ID            Host, as the host described itself
 //	compute, left, HOST, KIND    integer: what is left of a host (fit.LeftKey)
+//	compute, owned, ACCOUNT, ID  says whose an instance or volume is
 //	compute, place, HOST, ID     Placement: what an instance holds of a host, until the host confirms its end
 //
 // A transaction here writes the host's document through dispatchrows, the interface through vpcrows, quotas through

@@ -2,6 +2,7 @@ package computerows
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account"
@@ -37,53 +38,74 @@ type Launch struct {
 type Planned struct {
 	Instance   Instance // Host and AddressOffset are empty
 	Candidates []ids.Host
-	Attach     vpcrows.AttachRequest // its Host is filled in here
+	Attach     vpcrows.AttachRequest // its Host and Prepared are filled in here
 	Tags       map[string]string
 	VolumeTags map[string]string
 }
 
 // Launched tells, through the transaction's result, what became of one planned instance.
-type Launched struct{ Ran, Host, Address store.Slot }
+type Launched struct {
+	Ran, Host store.Slot
+	Attached  vpcrows.Attached
+}
 
 // Launch adds the whole launch to a transaction. It reads nothing, so that no launch conflicts with anything: the token,
 // the image and the key pair are guarded once, and each instance is a group of its own of which Min must hold.
-func (l *Launch) Launch(tx *store.Tx) []Launched {
+// An error is one of the plan itself.
+func (l *Launch) Launch(tx *store.Tx) ([]Launched, error) {
 	first := &l.Instances[0].Instance
 	if l.Token.Token != "" {
 		idem.Claim(tx, l.Token, l.Print, string(first.Reservation), l.Now)
 	}
 	imagerows.Expect(tx, first.Image)
 	if l.KeyPair != "" {
-		accountrows.ExpectKeyPair(tx, first.Account, l.KeyPair)
+		missing := &account.NotFoundError{Kind: account.KindKeyPair, ID: first.KeyName}
+		accountrows.ExpectKeyPairID(tx, first.Account, l.KeyPair, missing)
 	}
+	vpcrows.ExpectPrepared(tx, l.Network)
 	out := make([]Launched, len(l.Instances))
+	errs := make([]error, len(l.Instances))
 	groups := make([]func(*store.Tx), len(l.Instances))
 	for k := range l.Instances {
-		groups[k] = func(tx *store.Tx) { out[k] = l.one(tx, &l.Instances[k]) }
+		groups[k] = func(tx *store.Tx) { out[k], errs[k] = l.one(tx, &l.Instances[k]) }
 	}
 	for k, ran := range tx.AtLeast(l.Min, groups) {
 		out[k].Ran = ran
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // one launches one instance. Cheap refusals come first.
-func (l *Launch) one(tx *store.Tx, p *Planned) Launched {
+func (l *Launch) one(tx *store.Tx, p *Planned) (Launched, error) {
 	i := &p.Instance
 	accountrows.Charge(tx, i.Account, account.QuotaInstances, 1)
 	accountrows.Charge(tx, i.Account, account.QuotaVCPUs, int64(i.VCPUs))
 	chosen := tx.FirstOf(alternatives(p.Candidates, i.Size), store.Else(l.NoRoom))
-	p.Attach.Host = chosen
-	attached := vpcrows.Attach(tx, p.Attach)
+	request := p.Attach
+	request.Host, request.Prepared = chosen, l.Network
+	attached, err := vpcrows.Attach(tx, request)
+	if err != nil {
+		return Launched{}, err
+	}
 	tx.Put(placementKey(chosen, i.ID), row.Encode(Placement{Size: i.Size, SinceMs: l.Now.UnixMilli()}))
-	tx.Put(instanceKey(i.ID), row.Encode(*i, row.Bind(instanceHost, chosen), row.Bind(instanceAddress, attached.AddressOffset)))
+	tx.Put(instanceKey(i.ID), row.Encode(*i, row.Bind(instanceHost, chosen)))
 	tx.Put(volumeKey(i.RootVolume), row.Encode(i.volume()))
-	tagrows.Set(tx, i.Account, string(i.ID), "instance", p.Tags)
-	tagrows.Set(tx, i.Account, string(i.RootVolume), "volume", p.VolumeTags)
+	tagrows.Insert(tx, i.Account, i.ID, p.Tags)
+	tagrows.Insert(tx, i.Account, i.RootVolume, p.VolumeTags)
+	tx.Put(ownedKey(i.Account, i.ID), store.Int(1))
+	tx.Put(ownedKey(i.Account, i.RootVolume), store.Int(1))
 	op.Begin(tx, i.operation("RunInstances", l.Now))
 	dispatchrows.Put(tx, dispatchrows.ForLabel(host.DocHostPrefix(), chosen), host.SectionInstances, string(i.ID),
 		store.Bytes(host.Encode(i.Item())), i.needs())
-	return Launched{Host: chosen, Address: attached.AddressOffset}
+	return Launched{Host: chosen, Attached: attached}, nil
+}
+
+// CandidatesFor is how many candidates each instance of a launch may have, so that the commit stays within the store's
+// bound of guards. An instance takes eleven beside four for each candidate.
+func CandidatesFor(instances int) int {
+	const perLaunch, perInstance, perCandidate = 8, 10, 4
+	room := (store.MaxGuards-perLaunch)/instances - perInstance
+	return max(1, room/perCandidate)
 }
 
 // alternatives are the candidate hosts, each guarded by "does it fit".
@@ -114,12 +136,11 @@ func (i *Instance) operation(kind string, now time.Time) op.Operation {
 func (m *Moment) move(ctx context.Context, tx *store.Tx, i *Instance, e Elsewhere) error {
 	seq := dispatchrows.Delete(tx, dispatchrows.Named(host.DocHost(i.Host)), host.SectionInstances, string(i.ID))
 	chosen := tx.FirstOf(alternatives(e.Candidates, i.Size), store.Else(e.NoRoom))
-	interfaceSeq, err := vpcrows.Move(ctx, tx, i.Interface, chosen)
-	if err != nil {
+	if err := vpcrows.Move(ctx, tx, i.Account, i.Interface, chosen); err != nil {
 		return err
 	}
 	left := Placement{Size: i.Size, Releasing: true, SinceMs: m.Now.UnixMilli()}
-	tx.Put(placementKey(i.Host, i.ID), row.Encode(left, row.Bind(placementInstancesSeq, seq), row.Bind(placementInterfaceSeq, interfaceSeq)))
+	tx.Put(placementKey(i.Host, i.ID), row.Encode(left, row.Bind(placementInstancesSeq, seq)))
 	i.Former, i.Host = i.Host, ""
 	i.Attempt++
 	i.AttemptMs = m.Now.UnixMilli()

@@ -12,7 +12,7 @@ import (
 
 // Change is one row's change as a view reads it. Exactly one pointer is set, or Resource, unless Deleted.
 type Change struct {
-	Table    string // "instance", "volume", "host", "left" or "place"
+	Table    string // "instance", "volume", "host", "left", "place" or "owned"
 	ID       string // of the instance, volume or host; of the instance or volume for "place"
 	Host     ids.Host
 	Resource fit.Resource
@@ -65,6 +65,8 @@ func parseKey(key []byte) (Change, error) {
 		text[i], _ = p.(string)
 	}
 	switch {
+	case len(text) == 4 && text[1] == "owned":
+		return Change{Table: "owned", ID: text[3]}, nil
 	case len(text) == 3 && (text[1] == "instance" || text[1] == "volume"):
 		return Change{Table: text[1], ID: text[2]}, nil
 	case len(text) == 3 && text[1] == "host":

@@ -143,31 +143,25 @@ func reason(r host.InstanceStatus) compute.Reason {
 // leave makes the instance absent from its host's document; the placement stays until the host confirms.
 func (m *Moment) leave(ctx context.Context, tx *store.Tx, i *Instance) error {
 	seq := dispatchrows.Delete(tx, dispatchrows.Named(host.DocHost(i.Host)), host.SectionInstances, string(i.ID))
-	interfaceSeq, err := vpcrows.Detach(ctx, tx, i.Interface)
-	if err != nil {
+	if err := vpcrows.Detach(ctx, tx, i.Account, i.Interface); err != nil {
 		return err
 	}
 	p := Placement{Size: i.Size, Releasing: true, SinceMs: m.Now.UnixMilli()}
-	tx.Put(placementKey(i.Host, i.ID), row.Encode(p, row.Bind(placementInstancesSeq, seq), row.Bind(placementInterfaceSeq, interfaceSeq)))
+	tx.Put(placementKey(i.Host, i.ID), row.Encode(p, row.Bind(placementInstancesSeq, seq)))
 	return nil
 }
 
 // Applied is how far a host has applied its own document.
 type Applied struct{ Instances, Interfaces uint64 }
 
-// covers says whether the host has confirmed the end of a placement.
-func (a Applied) covers(p Placement) bool {
-	return p.Releasing && a.Instances >= p.InstancesSeq && a.Interfaces >= p.InterfaceSeq
-}
-
-// Covers says whether Release would end the placement.
-func (a Applied) Covers(p Placement) bool { return a.covers(p) }
+// Covers says whether the host has confirmed the end of a placement.
+func (a Applied) Covers(p Placement) bool { return p.Releasing && a.Instances >= p.InstancesSeq }
 
 // Release ends a placement that its host has confirmed: capacity returns, and with the last placement of a terminated
 // instance its address and interface too.
 func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.Instance, a Applied) error {
 	p, found, err := read[Placement](ctx, tx, placementKey(h, id))
-	if err != nil || !found || !a.covers(p) {
+	if err != nil || !found || !a.Covers(p) {
 		return err
 	}
 	i, found, err := read[Instance](ctx, tx, instanceKey(id))
@@ -176,6 +170,13 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 	}
 	if !found {
 		return fmt.Errorf("release placement of %s on %s: the instance has no row", id, h)
+	}
+	last := h == i.Host && i.State == compute.ShuttingDown
+	if last {
+		n, err := vpcrows.GetInterface(ctx, tx, i.Account, i.Interface)
+		if err != nil || a.Interfaces < n.ReleaseSeq {
+			return err
+		}
 	}
 	tx.Delete(placementKey(h, id))
 	returned := p.Size
@@ -186,7 +187,7 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 	if h == i.Former {
 		i.Former = ""
 	}
-	if h == i.Host && i.State == compute.ShuttingDown {
+	if last {
 		i.HostConfirmed = true
 		m.releaseRoot(tx, &i)
 	}
@@ -201,7 +202,8 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 func (m *Moment) releaseRoot(tx *store.Tx, i *Instance) {
 	if !i.KeepRoot {
 		tx.Delete(volumeKey(i.RootVolume))
-		tagrows.Clear(tx, i.Account, string(i.RootVolume))
+		tx.Delete(ownedKey(i.Account, i.RootVolume))
+		tagrows.Delete(tx, i.Account, i.RootVolume)
 		return
 	}
 	v := i.volume()
@@ -214,7 +216,7 @@ func (m *Moment) terminated(ctx context.Context, tx *store.Tx, i *Instance) erro
 	m.enter(i, compute.Terminated, compute.Reason(i.Reason), i.Transition)
 	i.TerminatedMs = m.Now.UnixMilli()
 	i.put(tx)
-	if err := vpcrows.Release(ctx, tx, i.Interface); err != nil {
+	if err := vpcrows.Release(ctx, tx, i.Account, i.Interface); err != nil {
 		return err
 	}
 	return op.Finish(ctx, tx, i.Operation, op.Succeeded, "", m.Now)
@@ -241,7 +243,8 @@ func (m *Moment) Purge(ctx context.Context, db *store.DB, id ids.Instance) (bool
 		}
 		idem.Released(tx, i.tokenScope(), errTokenHeld)
 		tx.Delete(instanceKey(id))
-		tagrows.Clear(tx, i.Account, string(id))
+		tx.Delete(ownedKey(i.Account, id))
+		tagrows.Delete(tx, i.Account, id)
 		return nil
 	})
 	if errors.Is(err, errTokenHeld) {
@@ -252,7 +255,9 @@ func (m *Moment) Purge(ctx context.Context, db *store.DB, id ids.Instance) (bool
 
 func (i *Instance) tokenScope() idem.Scope { return TokenScope(i.Account, i.Token) }
 
+const tokenAction = "RunInstances"
+
 // TokenScope is what a launch's client token is unique in.
 func TokenScope(a ids.Account, token string) idem.Scope {
-	return idem.Scope{Account: a, Action: "RunInstances", Token: token}
+	return idem.Scope{Account: a, Action: tokenAction, Token: token}
 }

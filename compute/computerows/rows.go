@@ -3,7 +3,6 @@ package computerows
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/nimbrel/nimbrel/compute"
@@ -13,9 +12,11 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/row"
+	"github.com/nimbrel/nimbrel/vpc"
 )
 
-// Instance is an instance's row. Keys of fields are never reused. Host and AddressOffset are bound at commit.
+// Instance is an instance's row. Keys of fields are never reused. Host is bound at commit. The address and groups are the
+// interface's, which vpc has.
 type Instance struct {
 	ID            ids.Instance             `cbor:"1,keyasint"`
 	Account       ids.Account              `cbor:"2,keyasint"`
@@ -42,30 +43,27 @@ type Instance struct {
 	HostConfirmed bool                     `cbor:"23,keyasint,omitempty"` // terminated: Host has confirmed
 	VPC           ids.VPC                  `cbor:"24,keyasint"`
 	Subnet        ids.Subnet               `cbor:"25,keyasint"`
-	SubnetCIDR    string                   `cbor:"26,keyasint"`
-	AddressOffset uint64                   `cbor:"27,keyasint,omitempty"`
-	Interface     ids.Interface            `cbor:"28,keyasint"`
-	Attachment    ids.InterfaceAttachment  `cbor:"29,keyasint"`
-	Groups        []ids.SecurityGroup      `cbor:"30,keyasint,omitempty"`
-	GroupNames    []string                 `cbor:"31,keyasint,omitempty"`
-	KeyName       string                   `cbor:"32,keyasint,omitempty"`
-	PublicKey     string                   `cbor:"33,keyasint,omitempty"`
-	UserData      []byte                   `cbor:"34,keyasint,omitempty"`
-	Metadata      Metadata                 `cbor:"35,keyasint"`
-	Protected     bool                     `cbor:"36,keyasint,omitempty"`
-	OnShutdown    compute.ShutdownBehavior `cbor:"37,keyasint,omitempty"`
-	Image         ids.Image                `cbor:"38,keyasint"`
-	ImageSHA256   string                   `cbor:"39,keyasint"`
-	ImageBytes    uint64                   `cbor:"40,keyasint"`
-	Architecture  string                   `cbor:"41,keyasint"`
-	RootDevice    string                   `cbor:"42,keyasint"`
-	RootVolume    ids.Volume               `cbor:"43,keyasint"`
-	RootDiskGiB   int                      `cbor:"44,keyasint"`
-	KeepRoot      bool                     `cbor:"45,keyasint,omitempty"`
-	Token         string                   `cbor:"46,keyasint,omitempty"`
-	Region        string                   `cbor:"47,keyasint"`
-	TerminatedMs  int64                    `cbor:"48,keyasint,omitempty"`
-	Rebooted      bool                     `cbor:"49,keyasint,omitempty"` // the host has executed RebootID
+	Interface     ids.Interface            `cbor:"26,keyasint"`
+	Attachment    ids.InterfaceAttachment  `cbor:"27,keyasint"`
+	GroupNames    []string                 `cbor:"28,keyasint,omitempty"`
+	KeyName       string                   `cbor:"29,keyasint,omitempty"`
+	PublicKey     string                   `cbor:"30,keyasint,omitempty"`
+	UserData      []byte                   `cbor:"31,keyasint,omitempty"`
+	Metadata      Metadata                 `cbor:"32,keyasint"`
+	Protected     bool                     `cbor:"33,keyasint,omitempty"`
+	OnShutdown    compute.ShutdownBehavior `cbor:"34,keyasint,omitempty"`
+	Image         ids.Image                `cbor:"35,keyasint"`
+	ImageSHA256   string                   `cbor:"36,keyasint"`
+	ImageBytes    uint64                   `cbor:"37,keyasint"`
+	Architecture  string                   `cbor:"38,keyasint"`
+	RootDevice    string                   `cbor:"39,keyasint"`
+	RootVolume    ids.Volume               `cbor:"40,keyasint"`
+	RootDiskGiB   int                      `cbor:"41,keyasint"`
+	KeepRoot      bool                     `cbor:"42,keyasint,omitempty"`
+	Token         string                   `cbor:"43,keyasint,omitempty"`
+	Region        string                   `cbor:"44,keyasint"`
+	TerminatedMs  int64                    `cbor:"45,keyasint,omitempty"`
+	Rebooted      bool                     `cbor:"46,keyasint,omitempty"` // the host has executed RebootID
 }
 
 // Reason is a compute.Reason as stored.
@@ -81,11 +79,8 @@ type Metadata struct {
 	Disabled       bool `cbor:"3,keyasint,omitempty"`
 }
 
-// Row keys of the fields that a launch binds at commit.
-const (
-	instanceHost    = 9
-	instanceAddress = 27
-)
+// instanceHost is the row key of Host.
+const instanceHost = 9
 
 // Volume is a root disk's row. Its state follows from the instance: in use as long as Instance is set.
 type Volume struct {
@@ -108,19 +103,17 @@ type Host struct {
 	Draining bool      `cbor:"2,keyasint,omitempty"`
 }
 
-// Placement is what an instance holds of a host. Seqs are those of the host's document whose application ends it.
+// Placement is what an instance holds of a host. InstancesSeq is the sequence of the host's section whose
+// application ends it.
 type Placement struct {
 	Size         fit.Size `cbor:"1,keyasint"`
 	Releasing    bool     `cbor:"2,keyasint,omitempty"`
 	InstancesSeq uint64   `cbor:"3,keyasint,omitempty"`
-	InterfaceSeq uint64   `cbor:"4,keyasint,omitempty"`
-	SinceMs      int64    `cbor:"5,keyasint"`
+	SinceMs      int64    `cbor:"4,keyasint"`
 }
 
-const (
-	placementInstancesSeq = 3
-	placementInterfaceSeq = 4
-)
+// placementInstancesSeq is the row key of InstancesSeq.
+const placementInstancesSeq = 3
 
 // Prefix begins every row of this part.
 func Prefix() []byte { return store.Prefix("compute") }
@@ -128,6 +121,14 @@ func Prefix() []byte { return store.Prefix("compute") }
 func instanceKey(id ids.Instance) store.Template { return store.Key("compute", "instance", id) }
 func volumeKey(id ids.Volume) store.Template     { return store.Key("compute", "volume", id) }
 func hostKey(id ids.Host) store.Template         { return store.Key("compute", "host", id) }
+
+// ownedKey says whose an instance or volume is, for guards of other parts.
+func ownedKey(a ids.Account, id any) store.Template { return store.Key("compute", "owned", a, id) }
+
+// ExpectOwned fails the transaction with otherwise unless the account has the instance or volume. It reads nothing.
+func ExpectOwned(tx *store.Tx, a ids.Account, id string, otherwise error) {
+	tx.Expect(ownedKey(a, id), store.Exists(), store.Else(otherwise))
+}
 
 // placementKey takes the host as an id or as the slot that holds it at commit.
 //
@@ -150,18 +151,14 @@ func read[T any](ctx context.Context, r store.Reader, key store.Template) (T, bo
 	return v, true, nil
 }
 
-// Address is the instance's private address.
-func (i *Instance) Address() netip.Addr {
-	a, err := (&host.Interface{SubnetCIDR: i.SubnetCIDR, AddressOffset: i.AddressOffset}).Address()
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a
-}
-
 // Visible says whether clients see the instance: terminated ones for compute.TerminatedFor.
 func (i *Instance) Visible(now time.Time) bool {
 	return i.State != compute.Terminated || now.Sub(time.UnixMilli(i.TerminatedMs)) < compute.TerminatedFor
+}
+
+// Unsettled says whether time alone will change the instance.
+func (i *Instance) Unsettled() bool {
+	return i.State == compute.Pending || i.State == compute.Terminated
 }
 
 // Situation is what lifecycle decides on.
@@ -172,22 +169,23 @@ func (i *Instance) Situation() lifecycle.Situation {
 	}
 }
 
-// View is the instance as clients see it; tags and whether it is simulated are the caller's to fill.
-func (i *Instance) View() *compute.Instance {
-	address := i.Address()
+// View is the instance as clients see it, with its interface if that still exists. Tags and whether it is simulated are
+// the caller's to fill.
+func (i *Instance) View(n *vpc.Interface) *compute.Instance {
 	v := &compute.Instance{
 		ID: i.ID, Account: i.Account, Reservation: i.Reservation, LaunchIndex: i.LaunchIndex,
 		LaunchTime: time.UnixMilli(i.LaunchedMs).UTC(), CreateTime: time.UnixMilli(i.CreatedMs).UTC(),
 		Type: i.Type, Architecture: i.Architecture, Image: i.Image, Zone: i.Zone, Host: i.Host,
 		State: i.State, Reason: compute.Reason(i.Reason), TransitionReason: i.Transition, TransitionTime: time.UnixMilli(i.TransitionMs).UTC(),
 		Generation: i.Generation, Operation: i.Operation,
-		VPC: i.VPC, Subnet: i.Subnet, Interface: i.Interface, Attachment: i.Attachment, Groups: i.Groups, PrivateIP: address,
+		VPC: i.VPC, Subnet: i.Subnet, Interface: i.Interface, Attachment: i.Attachment,
 		KeyName: i.KeyName, UserData: i.UserData, Metadata: compute.MetadataOptions(i.Metadata), DisableAPITermination: i.Protected,
 		ShutdownBehavior: i.OnShutdown, RootDeviceName: i.RootDevice, RootVolume: i.RootVolume,
 		DeleteRootOnTerminate: !i.KeepRoot, ClientToken: i.Token,
 	}
-	if address.IsValid() {
-		v.PrivateDNSName = host.PrivateDNSName(address, i.Region)
+	if n != nil && n.State == vpc.InterfaceInUse {
+		v.Groups, v.PrivateIP = n.Groups, n.Address
+		v.PrivateDNSName = host.PrivateDNSName(n.Address, i.Region)
 	}
 	return v
 }

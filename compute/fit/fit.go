@@ -62,6 +62,21 @@ func (s Size) In(r Resource) int64 {
 	return s.Slots
 }
 
+// With is s with n as the amount of one resource.
+func (s Size) With(r Resource, n int64) Size {
+	switch r {
+	case VCPU:
+		s.VCPUs = n
+	case Memory:
+		s.MemoryMiB = n
+	case Disk:
+		s.DiskGiB = n
+	case Slots:
+		s.Slots = n
+	}
+	return s
+}
+
 // Sub is s less o, in every resource.
 func (s Size) Sub(o Size) Size {
 	return Size{s.VCPUs - o.VCPUs, s.MemoryMiB - o.MemoryMiB, s.DiskGiB - o.DiskGiB, s.Slots - o.Slots}

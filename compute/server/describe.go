@@ -23,18 +23,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 // show is a row as clients see it, with its tags.
 func (s *Service) show(row *computerows.Instance) *compute.Instance {
-	i := row.View()
+	i := s.view.show(row)
 	i.Tags = s.options.Tags.Tags(row.Account, string(row.ID))
-	i.Simulated = s.simulated(row.Host)
 	return i
-}
-
-// simulated says whether no guest really runs on the host.
-func (s *Service) simulated(h ids.Host) bool {
-	s.view.mu.RLock()
-	defer s.view.mu.RUnlock()
-	seen := s.view.hosts[h]
-	return seen != nil && seen.row != nil && seen.row.Info.Simulated
 }
 
 // fresh waits until rows and tags show everything committed before the call.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -105,15 +106,25 @@ func (s *Service) do(ctx context.Context, w work) error {
 		_, err := s.moment().Purge(ctx, s.db, i.ID)
 		return err
 	case known && computerows.NeedsObserve(i, i.Host, r):
-		return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error {
-			return m.Observe(ctx, tx, i.Host, r, s.elsewhere(i))
+		return s.retryable(i, func(e computerows.Elsewhere) error {
+			return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error { return m.Observe(ctx, tx, i.Host, r, e) })
 		})
 	case overdue != lifecycle.Keep:
-		return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error {
-			return m.Expire(ctx, tx, i.ID, s.elsewhere(i))
+		return s.retryable(i, func(e computerows.Elsewhere) error {
+			return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error { return m.Expire(ctx, tx, i.ID, e) })
 		})
 	}
 	return nil
+}
+
+// retryable calls fn with where a pending launch may go on, and with nowhere when there turns out to be no room.
+func (s *Service) retryable(i *computerows.Instance, fn func(computerows.Elsewhere) error) error {
+	var full *compute.CapacityError
+	err := fn(s.elsewhere(i))
+	if errors.As(err, &full) {
+		return fn(computerows.Elsewhere{})
+	}
+	return err
 }
 
 func (s *Service) transact(ctx context.Context, fn func(*computerows.Moment, *store.Tx) error) error {

@@ -151,26 +151,38 @@ func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunReques
 			Reason: fmt.Sprintf("it is smaller than the image %s, which needs %d GiB", l.image.ID, least)}
 	}
 	l.need = fit.Of(l.kind, l.diskGiB)
-	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: a, Subnet: r.Subnet, Zone: r.Zone, Groups: r.Groups})
+	return l, s.prepare(ctx, l)
+}
+
+// prepare resolves where the launch attaches.
+func (s *Service) prepare(ctx context.Context, l *launch) (err error) {
+	r := &l.request
+	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Groups: r.Groups})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if zone := l.network.Subnet.Zone; r.Zone != "" && r.Zone != zone {
-		return nil, &compute.RequestError{Parameter: "Placement.AvailabilityZone", Value: r.Zone,
+		return &compute.RequestError{Parameter: "Placement.AvailabilityZone", Value: r.Zone,
 			Reason: fmt.Sprintf("subnet %s is in zone %s", l.network.Subnet.ID, zone)}
 	}
-	return l, nil
+	return nil
 }
 
 // launch chooses hosts and commits. When the truth had less room than the view, it looks once more at a view that has
-// caught up.
+// caught up; when the network was edited meanwhile, it resolves it once more.
 func (s *Service) launch(ctx context.Context, l *launch, token idem.Scope, print idem.Fingerprint) (compute.Reservation, error) {
-	var full *compute.CapacityError
 	out, err := s.attempt(ctx, l, token, print)
-	if !errors.As(err, &full) {
-		return out, err
-	}
-	if err := s.current(ctx); err != nil {
+	var full *compute.CapacityError
+	switch {
+	case errors.As(err, &full):
+		if err := s.current(ctx); err != nil {
+			return out, err
+		}
+	case errors.Is(err, vpc.ErrStale):
+		if err := s.prepare(ctx, l); err != nil {
+			return out, err
+		}
+	default:
 		return out, err
 	}
 	return s.attempt(ctx, l, token, print)
@@ -180,27 +192,32 @@ func (s *Service) attempt(ctx context.Context, l *launch, token idem.Scope, prin
 	plan := s.plan(l)
 	plan.Token, plan.Print = token, print
 	var launched []computerows.Launched
-	result, err := s.db.Transact(ctx, func(tx *store.Tx) error {
-		launched = plan.Launch(tx)
-		return nil
+	result, err := s.db.Transact(ctx, func(tx *store.Tx) (err error) {
+		launched, err = plan.Launch(tx)
+		return err
 	})
 	if err != nil {
 		return compute.Reservation{}, err
 	}
 	out := compute.Reservation{ID: plan.Instances[0].Instance.Reservation, Account: l.account}
 	for k, slots := range launched {
-		if !result.Ran(slots.Ran) {
-			continue
+		if result.Ran(slots.Ran) {
+			out.Instances = append(out.Instances, s.launched(l, &plan.Instances[k].Instance, slots, result))
 		}
-		row := plan.Instances[k].Instance
-		row.Host = ids.Host(result.Label(slots.Host))
-		row.AddressOffset = slots.Offset(result)
-		shown := row.View()
-		shown.Tags = l.request.InstanceTags
-		shown.Simulated = s.simulated(row.Host)
-		out.Instances = append(out.Instances, shown)
 	}
 	return out, nil
+}
+
+// launched is a new instance as clients see it, before the view does.
+func (s *Service) launched(l *launch, row *computerows.Instance, slots computerows.Launched, result *store.Result) *compute.Instance {
+	row.Host = ids.Host(result.Label(slots.Host))
+	n := vpc.Interface{State: vpc.InterfaceInUse, Groups: l.network.Identity.Groups, Address: slots.Attached.Address(result)}
+	shown := row.View(&n)
+	shown.Tags = l.request.InstanceTags
+	s.view.mu.RLock()
+	defer s.view.mu.RUnlock()
+	shown.Simulated = s.view.simulated(row.Host)
+	return shown
 }
 
 // plan decides everything about each instance but its host and address.
@@ -209,7 +226,7 @@ func (s *Service) plan(l *launch) *computerows.Launch {
 	zone := l.network.Subnet.Zone
 	hosts := s.view.candidates(zone, s.links.up)
 	plan := &computerows.Launch{
-		Now: m.Now, Min: r.MinCount, KeyPair: l.key.ID,
+		Now: m.Now, Min: r.MinCount, KeyPair: l.key.ID, Network: l.network,
 		NoRoom: &compute.CapacityError{Type: r.Type, Zone: zone, Reason: place.Explain(hosts, l.need)},
 	}
 	chooser := place.New(hosts, newRand())
@@ -233,10 +250,10 @@ func (l *launch) row(m *computerows.Moment, reservation ids.Reservation, index i
 		Type: r.Type, VCPUs: l.kind.VCPUs, Size: l.need, Zone: l.network.Subnet.Zone, Region: region,
 		State: compute.Pending, Reason: computerows.Reason(compute.ReasonPending), Power: host.PowerRun,
 		Operation: op.NewID(m.Now, m.Random),
-		VPC:       l.network.VPC.ID, Subnet: l.network.Subnet.ID, SubnetCIDR: l.network.Subnet.CIDR.String(),
+		VPC:       l.network.VPC.ID, Subnet: l.network.Subnet.ID,
 		Interface: ids.New[ids.Interface](m.Random), Attachment: ids.New[ids.InterfaceAttachment](m.Random),
-		Groups: l.network.Identity.Groups, GroupNames: l.network.Names,
-		KeyName: l.key.Name, PublicKey: l.key.PublicKey, UserData: r.UserData,
+		GroupNames: l.network.Names,
+		KeyName:    l.key.Name, PublicKey: l.key.PublicKey, UserData: r.UserData,
 		Metadata:  computerows.Metadata{TokensRequired: r.Metadata.TokensRequired, HopLimit: max(r.Metadata.HopLimit, 1), Disabled: r.Metadata.Disabled},
 		Protected: r.DisableAPITermination, OnShutdown: r.ShutdownBehavior,
 		Image: l.image.ID, ImageSHA256: l.image.SHA256, ImageBytes: l.image.Bytes, Architecture: l.image.Architecture,
@@ -247,5 +264,8 @@ func (l *launch) row(m *computerows.Moment, reservation ids.Reservation, index i
 
 // attach asks for the instance's interface.
 func (l *launch) attach(m *computerows.Moment, i *computerows.Instance) vpcrows.AttachRequest {
-	return vpcrows.AttachRequest{}
+	return vpcrows.AttachRequest{
+		Interface: i.Interface, Attachment: i.Attachment, Instance: i.ID, Address: l.request.PrivateIP,
+		DeleteOnTermination: true, Description: l.request.InterfaceDescription, Created: m.Now, Tags: l.request.InterfaceTags,
+	}
 }

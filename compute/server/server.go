@@ -28,6 +28,7 @@ import (
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/follow"
 	"github.com/nimbrel/nimbrel/vpc"
+	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
 
 // KeyPairs finds the key that a launch names.
@@ -63,6 +64,9 @@ type Options struct {
 	Tick     time.Duration // how often time is looked at; default 1 s
 }
 
+// interfaces is where vpc's rows of interfaces are: an instance is shown with its address and groups.
+var interfaces = store.Prefix("vpc", vpcrows.FamilyInterface)
+
 // Service implements compute.Service and dispatch.Observer.
 type Service struct {
 	db       *store.DB
@@ -90,7 +94,7 @@ func New(db *store.DB, o Options) *Service {
 	}
 	s := &Service{db: db, options: o, log: o.Log, view: newView(), queue: newQueue(), link: o.Link}
 	s.links.reset()
-	s.follower = follow.New(db, [][]byte{computerows.Prefix()}, s.apply)
+	s.follower = follow.New(db, [][]byte{computerows.Prefix(), interfaces}, s.apply)
 	return s
 }
 
@@ -124,14 +128,24 @@ func (s *Service) apply(b follow.Batch) {
 		s.view.reset()
 	}
 	for _, change := range b.Changes {
-		c, err := computerows.Parse(change)
-		if err != nil {
+		if err := s.take(change); err != nil {
 			s.log.Error("row is unreadable", "key", fmt.Sprintf("%q", change.Key), "err", err)
-			continue
 		}
-		s.view.apply(c)
-		s.wake(c)
 	}
+}
+
+// take takes one change into the view; view.mu is held.
+func (s *Service) take(change store.Change) error {
+	if store.HasPrefix(change.Key, interfaces) {
+		return s.view.applyInterface(change)
+	}
+	c, err := computerows.Parse(change)
+	if err != nil {
+		return err
+	}
+	s.view.apply(c)
+	s.wake(c)
+	return nil
 }
 
 // wake queues what a row's change may call for.

@@ -2,13 +2,18 @@ package server
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/compute/fit"
 	"github.com/nimbrel/nimbrel/compute/internal/place"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/vpc"
+	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
 
 // view is the part's rows in memory, as of one version. Rows are replaced, never changed: a pointer read under mu may be
@@ -22,6 +27,7 @@ type view struct {
 	hosts      map[ids.Host]*hostView
 	unsettled  map[ids.Instance]bool // instances whose state time changes: pending and terminated ones
 	placements map[ids.Host]map[string]computerows.Placement
+	interfaces map[ids.Interface]*vpc.Interface // vpc's rows
 }
 
 // hostView is one host's row and counters. row is nil while only counters were seen.
@@ -44,6 +50,7 @@ func (v *view) reset() {
 	v.hosts = map[ids.Host]*hostView{}
 	v.unsettled = map[ids.Instance]bool{}
 	v.placements = map[ids.Host]map[string]computerows.Placement{}
+	v.interfaces = map[ids.Interface]*vpc.Interface{}
 }
 
 // apply takes one change; mu is held for writing.
@@ -60,7 +67,8 @@ func (v *view) apply(c computerows.Change) {
 	case "host":
 		v.host(c.Host).row = c.HostRow
 	case "left":
-		set(&v.host(c.Host).left, c.Resource, c.Left)
+		h := v.host(c.Host)
+		h.left = h.left.With(c.Resource, c.Left)
 	case "place":
 		if c.Deleted {
 			drop(v.placements, c.Host, c.ID)
@@ -68,6 +76,24 @@ func (v *view) apply(c computerows.Change) {
 			put(v.placements, c.Host, c.ID, *c.Placement)
 		}
 	}
+}
+
+// applyInterface takes one change of an interface's row; mu is held for writing.
+func (v *view) applyInterface(c store.Change) error {
+	_, parts, err := vpcrows.ParseKey(c.Key)
+	if err != nil || len(parts) != 2 {
+		return fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
+	}
+	id, _ := parts[1].(string)
+	if c.Deleted {
+		delete(v.interfaces, ids.Interface(id))
+		return nil
+	}
+	n, err := vpcrows.DecodeInterface(c.Value)
+	if err == nil {
+		v.interfaces[ids.Interface(id)] = &n.Interface
+	}
+	return err
 }
 
 func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
@@ -97,19 +123,6 @@ func (v *view) host(id ids.Host) *hostView {
 	return h
 }
 
-func set(s *fit.Size, r fit.Resource, n int64) {
-	switch r {
-	case fit.VCPU:
-		s.VCPUs = n
-	case fit.Memory:
-		s.MemoryMiB = n
-	case fit.Disk:
-		s.DiskGiB = n
-	case fit.Slots:
-		s.Slots = n
-	}
-}
-
 func put[A, B comparable, T any](m map[A]map[B]T, a A, b B, t T) {
 	inner := m[a]
 	if inner == nil {
@@ -124,6 +137,21 @@ func drop[A, B comparable, T any](m map[A]map[B]T, a A, b B) {
 	if len(m[a]) == 0 {
 		delete(m, a)
 	}
+}
+
+// show is a row as clients see it, but for its tags.
+func (v *view) show(i *computerows.Instance) *compute.Instance {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	shown := i.View(v.interfaces[i.Interface])
+	shown.Simulated = v.simulated(i.Host)
+	return shown
+}
+
+// simulated says whether no guest really runs on the host; mu is held.
+func (v *view) simulated(h ids.Host) bool {
+	seen := v.hosts[h]
+	return seen != nil && seen.row != nil && seen.row.Info.Simulated
 }
 
 // instance returns one row, or nil.

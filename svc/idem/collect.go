@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nimbrel/nimbrel/check"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/row"
@@ -68,7 +69,7 @@ func parseExpiry(key []byte) (entry, error) {
 
 // Each calls fn for every record, in key order, from one snapshot. It serves the invariant checker.
 func Each(ctx context.Context, r store.Reader, fn func(Scope, Record) error) error {
-	return each(ctx, r, store.Prefix("idem", "record"), func(kv store.KV) error {
+	return check.Scan(ctx, r, store.Prefix("idem", "record"), func(kv store.KV) error {
 		parts, err := tuple.Decode(kv.Key)
 		if err != nil || len(parts) != 5 {
 			return fmt.Errorf("decode client token key %x: %w", kv.Key, err)
@@ -82,24 +83,4 @@ func Each(ctx context.Context, r store.Reader, fn func(Scope, Record) error) err
 		token, _ := parts[4].(string)
 		return fn(Scope{Account: ids.Account(account), Action: action, Token: token}, record)
 	})
-}
-
-func each(ctx context.Context, r store.Reader, prefix []byte, fn func(store.KV) error) error {
-	const page = 1000
-	begin, end := prefix, store.PrefixEnd(prefix)
-	for {
-		rows, err := r.Range(ctx, store.RangeOptions{Begin: begin, End: end, Limit: page})
-		if err != nil {
-			return err
-		}
-		for _, kv := range rows {
-			if err := fn(kv); err != nil {
-				return err
-			}
-		}
-		if len(rows) < page {
-			return nil
-		}
-		begin = append(append([]byte(nil), rows[len(rows)-1].Key...), 0)
-	}
 }
