@@ -38,6 +38,8 @@ type fakeHost struct {
 	info    host.Info
 	down    bool
 	refuse  func(host.Instance) *host.InstanceStatus
+	failing string                              // item that cannot be applied
+	acts    int                                 // how often the host has acted
 	desired map[string]map[string]dispatch.Item // by section and key, tombstones included
 	seqs    map[string]uint64
 	status  map[ids.Instance]host.InstanceStatus
@@ -154,6 +156,24 @@ func (f *Fleet) Report(id ids.Host, edit func(*host.InstanceStatus), instance id
 	h.look[instance] = true
 	f.mark(id)
 	f.mu.Unlock()
+}
+
+// FailApply makes a host say of one item that it could not apply it, until called with "". An instance that cannot be
+// removed runs on.
+func (f *Fleet) FailApply(id ids.Host, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.host(id)
+	h.failing = key
+	h.lookAtAll()
+	f.mark(id)
+}
+
+// Acts counts how often a host has done and said what there was.
+func (f *Fleet) Acts(id ids.Host) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.host(id).acts
 }
 
 // Running lists what a host runs.
@@ -279,11 +299,18 @@ func (f *Fleet) act(id ids.Host, full bool) {
 		seqs[section] = seq
 	}
 	observer := f.observer
+	var failures []dispatch.Failure
+	if h.failing != "" {
+		failures = []dispatch.Failure{{Key: h.failing, Reason: "the test says so"}}
+	}
 	f.mu.Unlock()
 	observer.Actual(host.DocHost(id), host.SectionInstances, full, upserts, deletes)
 	for section, seq := range seqs {
-		observer.Applied(host.DocHost(id), section, seq, nil)
+		observer.Applied(host.DocHost(id), section, seq, failures)
 	}
+	f.mu.Lock()
+	h.acts++
+	f.mu.Unlock()
 }
 
 func (h *fakeHost) lookAtAll() {
@@ -297,6 +324,9 @@ func (h *fakeHost) lookAtAll() {
 func (h *fakeHost) converge() (upserts []dispatch.Item, gone []string) {
 	for id := range h.look {
 		item, found := h.desired[host.SectionInstances][string(id)]
+		if string(id) == h.failing {
+			continue
+		}
 		if !found || item.Deleted {
 			delete(h.status, id)
 			gone = append(gone, string(id))

@@ -20,6 +20,7 @@ import (
 )
 
 func TestLaunch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	r := w.Request(3)
 	r.InstanceTags, r.VolumeTags = map[string]string{"Name": "web"}, map[string]string{"disk": "root"}
@@ -72,14 +73,15 @@ func TestLaunch(t *testing.T) {
 }
 
 func TestRequestsRefusedByName(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	for name, edit := range map[string]func(*compute.RunRequest){
-		"MinCount":         func(r *compute.RunRequest) { r.MinCount = 0 },
-		"MaxCount":         func(r *compute.RunRequest) { r.MaxCount = compute.MaxPerRequest + 1 },
-		"InstanceType":     func(r *compute.RunRequest) { r.Type = "t9.huge" },
-		"UserData":         func(r *compute.RunRequest) { r.UserData = make([]byte, compute.MaxUserDataBytes+1) },
-		"PrivateIpAddress": func(r *compute.RunRequest) { r.MaxCount = 2; r.PrivateIP = netip.MustParseAddr("10.0.0.9") },
-		"BlockDeviceMapping.Ebs.VolumeSize":       func(r *compute.RunRequest) { r.RootDisk.SizeGiB = compute.MaxRootDiskGiB + 1 },
+		"MinCount":                          func(r *compute.RunRequest) { r.MinCount = 0 },
+		"MaxCount":                          func(r *compute.RunRequest) { r.MaxCount = compute.MaxPerRequest + 1 },
+		"InstanceType":                      func(r *compute.RunRequest) { r.Type = "t9.huge" },
+		"UserData":                          func(r *compute.RunRequest) { r.UserData = make([]byte, compute.MaxUserDataBytes+1) },
+		"PrivateIpAddress":                  func(r *compute.RunRequest) { r.MaxCount = 2; r.PrivateIP = netip.MustParseAddr("10.0.0.9") },
+		"BlockDeviceMapping.Ebs.VolumeSize": func(r *compute.RunRequest) { r.RootDisk.SizeGiB = compute.MaxRootDiskGiB + 1 },
 		"MetadataOptions.HttpPutResponseHopLimit": func(r *compute.RunRequest) { r.Metadata.HopLimit = 65 },
 		"Placement.AvailabilityZone":              func(r *compute.RunRequest) { r.Zone = "us-nimbrel-1b" },
 	} {
@@ -108,6 +110,7 @@ func TestRequestsRefusedByName(t *testing.T) {
 }
 
 func TestMinAndMaxCount(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	w.resize(func(i *host.Info) { i.VCPUs = 3 }, 0)
 	r := w.Request(4)
@@ -127,6 +130,7 @@ func TestMinAndMaxCount(t *testing.T) {
 }
 
 func TestMaximumLaunch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 6)
 	got := w.launch(w.Request(compute.MaxPerRequest))
 	if len(got.Instances) != compute.MaxPerRequest {
@@ -138,6 +142,7 @@ func TestMaximumLaunch(t *testing.T) {
 }
 
 func TestQuotas(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	for _, c := range []struct {
 		quota account.Quota
@@ -165,6 +170,7 @@ func TestQuotas(t *testing.T) {
 }
 
 func TestAddressesRunOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, func(o *computetest.Options) { o.CIDR = "10.1.0.0/28" })
 	r := w.Request(16)
 	r.MinCount = 1
@@ -179,6 +185,7 @@ func TestAddressesRunOut(t *testing.T) {
 }
 
 func TestPrivateAddress(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	r := w.Request(1)
 	r.PrivateIP = netip.MustParseAddr("10.0.0.77")
@@ -197,6 +204,7 @@ func TestPrivateAddress(t *testing.T) {
 }
 
 func TestTokenReplay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	r := w.Request(2)
 	r.ClientToken, r.InstanceTags = "once", map[string]string{"a": "1", "b": "2"}
@@ -228,6 +236,7 @@ func TestTokenReplay(t *testing.T) {
 
 // TestTokenNotConsumedByFailure: a launch that failed leaves no token.
 func TestTokenNotConsumedByFailure(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	if err := w.SetQuota(account.QuotaVCPUs, 0); err != nil {
 		t.Fatal(err)
@@ -245,6 +254,7 @@ func TestTokenNotConsumedByFailure(t *testing.T) {
 
 // TestOneTokenFromManyClients: a hundred clients send one request at once and get one answer.
 func TestOneTokenFromManyClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	r := w.Request(2)
 	r.ClientToken = "race"
@@ -269,6 +279,7 @@ func TestOneTokenFromManyClients(t *testing.T) {
 }
 
 func TestSpreadAndDrain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 4)
 	drained := computetest.Info(2, computetest.Zone).ID
 	if err := w.Compute().DrainHost(w.ctx, drained, true); err != nil {
@@ -296,6 +307,7 @@ func TestSpreadAndDrain(t *testing.T) {
 }
 
 func TestDisconnectedHostGetsNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	gone := computetest.Info(0, computetest.Zone).ID
 	w.Fleet.Disconnect(gone)

@@ -49,6 +49,13 @@ func newWorld(t *testing.T, n int, edit ...func(*computetest.Options)) *world {
 	return w
 }
 
+// in is the same world for a subtest.
+func (w *world) in(t *testing.T) *world {
+	sub := *w
+	sub.t = t
+	return &sub
+}
+
 // check recounts everything.
 func (w *world) check() {
 	w.t.Helper()
