@@ -19,6 +19,7 @@ import (
 	"github.com/nimbrel/nimbrel/store/row"
 	"github.com/nimbrel/nimbrel/svc/idem"
 	"github.com/nimbrel/nimbrel/svc/op"
+	"github.com/nimbrel/nimbrel/vpc"
 	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
 
@@ -173,8 +174,7 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 	}
 	last := h == i.Host && i.State == compute.ShuttingDown
 	if last {
-		n, err := vpcrows.GetInterface(ctx, tx, i.Account, i.Interface)
-		if err != nil || a.Interfaces < n.ReleaseSeq {
+		if gone, err := interfaceGone(ctx, tx, &i, a); err != nil || !gone {
 			return err
 		}
 	}
@@ -196,6 +196,17 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 	}
 	i.put(tx)
 	return nil
+}
+
+// interfaceGone says whether the host has also confirmed the end of the instance's interface, which may be released
+// already.
+func interfaceGone(ctx context.Context, tx *store.Tx, i *Instance, a Applied) (bool, error) {
+	n, err := vpcrows.GetInterface(ctx, tx, i.Account, i.Interface)
+	var missing *vpc.NotFoundError
+	if errors.As(err, &missing) {
+		return true, nil
+	}
+	return err == nil && a.Interfaces >= n.ReleaseSeq, err
 }
 
 // releaseRoot ends the root volume, or leaves it lying on its host: then it holds its size under its own id.

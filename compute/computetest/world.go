@@ -19,14 +19,13 @@ import (
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/compute/server"
-	"github.com/nimbrel/nimbrel/host"
-	"github.com/nimbrel/nimbrel/image"
 	"github.com/nimbrel/nimbrel/image/imagerows"
 	images "github.com/nimbrel/nimbrel/image/server"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/vpc"
+	vpcs "github.com/nimbrel/nimbrel/vpc/server"
 	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
 
@@ -79,6 +78,7 @@ type World struct {
 	Fleet    *Fleet
 	Accounts *accounts.Service
 	Images   *images.Service
+	Networks *vpcs.Service
 	Account  ids.Account
 	VPC      ids.VPC
 	Subnet   ids.Subnet
@@ -112,7 +112,15 @@ func Open(ctx context.Context, o Options) (*World, error) {
 	w.Accounts.Tags().Register("i", "instance", computerows.ExpectOwned)
 	w.Accounts.Tags().Register("vol", "volume", computerows.ExpectOwned)
 	w.Accounts.Tags().Register("ami", "image", imagerows.ExpectOwned)
+	w.Networks, err = vpcs.New(w.DB, vpcs.Options{Region: Region, Zones: []string{Zone}, Tags: w.Accounts.Tags(), Env: w.Env})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range vpcrows.Taggables() {
+		w.Accounts.Tags().Register(t.IDPrefix, string(t.Kind), t.Expect)
+	}
 	w.run(ctx, w.Accounts.Run)
+	w.run(ctx, w.Networks.Run)
 	w.run(ctx, w.Images.Run)
 	if err := w.furnish(ctx); err != nil {
 		return nil, fmt.Errorf("furnish test world: %w", err)
@@ -141,7 +149,7 @@ func (w *World) Start() {
 		db = store.New(w.options.Between(w.options.Engine), store.Options{Tenant: "test"})
 	}
 	w.compute = server.New(db, server.Options{
-		KeyPairs: w.Accounts, Tags: tags, Networks: networks{w}, Images: w.Images, Link: consoles{}, Region: Region,
+		KeyPairs: w.Accounts, Tags: tags, Networks: w.Networks, Images: w.Images, Link: consoles{}, Region: Region,
 		Env: w.Env, Log: w.options.Log, Tick: 20 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -169,57 +177,25 @@ func (w *World) furnish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.Account = a.ID
-	w.VPC, w.Subnet, w.Group = ids.New[ids.VPC](rand.Reader), ids.New[ids.Subnet](rand.Reader), ids.New[ids.SecurityGroup](rand.Reader)
-	w.Image = ids.New[ids.Image](rand.Reader)
 	cidr := netip.MustParsePrefix(w.options.CIDR)
-	now := w.Env.Clock.Now()
-	_, err = w.DB.Transact(ctx, func(tx *store.Tx) error {
-		v := vpcrows.VPC{VPC: vpc.VPC{ID: w.VPC, Account: w.Account, CIDR: cidr, DefaultGroup: w.Group, Created: now}}
-		vpcrows.InsertVPC(tx, v, vpc.SecurityGroup{ID: w.Group, Account: w.Account, VPC: w.VPC, Name: "default", Default: true, Created: now})
-		return nil
-	})
+	v, err := w.Networks.CreateVPC(ctx, vpc.CreateVPCRequest{Account: a.ID, CIDR: cidr})
 	if err != nil {
 		return err
 	}
+	subnet, err := w.Networks.CreateSubnet(ctx, vpc.CreateSubnetRequest{Account: a.ID, VPC: v.ID, CIDR: cidr, Zone: Zone})
+	if err != nil {
+		return err
+	}
+	w.Account, w.VPC, w.Subnet, w.Group = a.ID, v.ID, subnet.ID, v.DefaultGroup
+	w.Image = ids.New[ids.Image](rand.Reader)
 	_, err = w.DB.Transact(ctx, func(tx *store.Tx) error {
-		s := vpcrows.Subnet{Subnet: vpc.Subnet{ID: w.Subnet, Account: w.Account, VPC: w.VPC, CIDR: cidr, Zone: Zone, Created: now}}
-		if _, err := vpcrows.InsertSubnet(ctx, tx, s, []string{Zone}); err != nil {
-			return err
-		}
 		_, err := imagerows.Register(ctx, tx, imagerows.Image{
 			ID: w.Image, Owner: w.Account, Name: "test-image", Public: true, SHA256: strings.Repeat("0", 64), Bytes: 1 << 29,
-			Architecture: "x86_64", CreatedMs: now.UnixMilli(),
+			Architecture: "x86_64", CreatedMs: w.Env.Clock.Now().UnixMilli(),
 		})
 		return err
 	})
 	return err
-}
-
-// networks is what compute needs of the networks part, straight on its rows.
-type networks struct{ w *World }
-
-func (n networks) Prepare(ctx context.Context, r vpc.PrepareRequest) (p vpc.Prepared, err error) {
-	if r.Subnet == "" {
-		r.Subnet = n.w.Subnet
-	}
-	if len(r.Groups) == 0 {
-		r.Groups = []ids.SecurityGroup{n.w.Group}
-	}
-	_, err = n.w.DB.Transact(ctx, func(tx *store.Tx) error {
-		s, err := vpcrows.GetSubnet(ctx, tx, r.Account, r.Subnet)
-		if err != nil {
-			return err
-		}
-		v, err := vpcrows.GetVPC(ctx, tx, r.Account, s.VPC)
-		if err != nil {
-			return err
-		}
-		p.Subnet, p.VPC, p.Names = s.Subnet, v.VPC, []string{"default"}
-		p.Identity, err = vpcrows.InternIdentity(ctx, tx, r.Account, s.VPC, r.Groups)
-		return err
-	})
-	return p, err
 }
 
 // consoles serves every console stream with one line, by target.
@@ -284,12 +260,6 @@ func (w *World) Check(ctx context.Context) (check.Report, error) {
 	all := computerows.Invariants()
 	all = append(all, imagerows.Invariants()...)
 	all = append(all, accountrows.Invariants()...)
+	all = append(all, vpcrows.Invariants()...)
 	return check.Run(ctx, w.DB, all)
 }
-
-var (
-	_ server.Networks = networks{}
-	_ server.Link     = consoles{}
-	_ image.Service   = (*images.Service)(nil)
-	_                 = host.DocFleet
-)

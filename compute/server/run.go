@@ -151,13 +151,13 @@ func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunReques
 			Reason: fmt.Sprintf("it is smaller than the image %s, which needs %d GiB", l.image.ID, least)}
 	}
 	l.need = fit.Of(l.kind, l.diskGiB)
-	return l, s.prepare(ctx, l)
+	return l, s.prepare(ctx, l, false)
 }
 
-// prepare resolves where the launch attaches.
-func (s *Service) prepare(ctx context.Context, l *launch) (err error) {
+// prepare resolves where the launch attaches; again says that the last answer turned out to be stale.
+func (s *Service) prepare(ctx context.Context, l *launch, again bool) (err error) {
 	r := &l.request
-	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Groups: r.Groups})
+	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Groups: r.Groups, Retry: again})
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (s *Service) launch(ctx context.Context, l *launch, token idem.Scope, print
 			return out, err
 		}
 	case errors.Is(err, vpc.ErrStale):
-		if err := s.prepare(ctx, l); err != nil {
+		if err := s.prepare(ctx, l, true); err != nil {
 			return out, err
 		}
 	default:
