@@ -46,10 +46,9 @@ func TestLaunch(t *testing.T) {
 			t.Errorf("described as %+v", i)
 		}
 		hosts[i.Host] = true
-		item, told := w.Fleet.Instance(i.Host, i.ID)
-		if !told || item.Validate() != nil || item.RootDiskGiB != 9 || string(item.UserData) != "#!/bin/sh\n" || item.MemoryMiB != 128 {
-			t.Errorf("host was told %+v (%v)", item, item.Validate())
-		}
+		w.told("all of it", i.ID, func(item host.Instance) bool {
+			return item.Validate() == nil && item.RootDiskGiB == 9 && string(item.UserData) == "#!/bin/sh\n" && item.MemoryMiB == 128
+		})
 	}
 	if len(hosts) != 3 {
 		t.Errorf("3 instances went to %d of 3 empty hosts", len(hosts))
@@ -297,6 +296,7 @@ func TestSpreadAndDrain(t *testing.T) {
 	if err := w.Compute().DrainHost(w.ctx, drained, false); err != nil {
 		t.Fatal(err)
 	}
+	w.left(drained) // the chooser's view has caught up
 	if got := w.launch(w.Request(1)); got.Instances[0].Host != drained {
 		t.Errorf("the emptiest host is %s, the instance went to %s", drained, got.Instances[0].Host)
 	}

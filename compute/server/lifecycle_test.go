@@ -11,6 +11,8 @@ import (
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/svc/op"
 )
 
 // verb is one lifecycle call and where it leads from running, alone and settled.
@@ -154,10 +156,6 @@ func TestAllOrNone(t *testing.T) {
 	if i := w.get(list[0]); i.Operation == "" || i.State != compute.Running {
 		t.Errorf("the running one is %+v", i)
 	}
-	item, _ := w.Fleet.Instance(w.get(list[0]).Host, list[0])
-	if item.RebootID != "" {
-		t.Error("the running one is told to reboot")
-	}
 	var missing *compute.NotFoundError
 	_, err := w.Compute().TerminateInstances(w.ctx, w.Account, append(list, "i-00000000000000001", "i-00000000000000002"))
 	if !errors.As(err, &missing) || len(missing.IDs) != 2 {
@@ -167,6 +165,41 @@ func TestAllOrNone(t *testing.T) {
 		t.Errorf("terminate of another account's: %v", err)
 	}
 	w.await(compute.Running, list[0])
+	w.stop(list[0])
+	w.told("to stop, and never to reboot", list[0], func(i host.Instance) bool { return i.Power == host.PowerStop && i.RebootID == "" })
+}
+
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.running(1)[0]
+	if err := w.Compute().RebootInstances(w.ctx, w.Account, []ids.Instance{id, id}); err != nil {
+		t.Fatal(err)
+	}
+	first := w.get(id).Operation
+	w.until("the reboot has ended", func() bool { return w.operation(first).State == op.Succeeded })
+	if err := w.Compute().RebootInstances(w.ctx, w.Account, []ids.Instance{id}); err != nil {
+		t.Fatal(err)
+	}
+	second := w.get(id).Operation
+	if second == first {
+		t.Fatal("the second reboot has the first one's id: the host would ignore it")
+	}
+	w.told("the second reboot", id, func(i host.Instance) bool { return i.RebootID == string(second) })
+	w.until("the second reboot has ended", func() bool { return w.operation(second).State == op.Succeeded })
+}
+
+// operation reads one operation.
+func (w *world) operation(id ids.Operation) (o op.Operation) {
+	w.t.Helper()
+	err := w.DB.View(w.ctx, func(r store.Reader) (err error) {
+		o, _, err = op.Get(w.ctx, r, id)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return o
 }
 
 func TestProtectionAndAttributes(t *testing.T) {
@@ -192,10 +225,12 @@ func TestProtectionAndAttributes(t *testing.T) {
 	}
 	w.check()
 	i := w.get(id)
-	item, _ := w.Fleet.Instance(i.Host, id)
-	if i.DisableAPITermination || i.ShutdownBehavior != behavior || !i.Metadata.TokensRequired || i.DeleteRootOnTerminate || !item.MetadataTokensRequired || item.DeleteRootOnTermination {
-		t.Errorf("modified to %+v, told %+v", i, item)
+	if i.DisableAPITermination || i.ShutdownBehavior != behavior || !i.Metadata.TokensRequired || i.DeleteRootOnTerminate {
+		t.Errorf("modified to %+v", i)
 	}
+	w.told("of the change", id, func(i host.Instance) bool {
+		return i.MetadataTokensRequired && i.MetadataHopLimit == 2 && !i.DeleteRootOnTermination
+	})
 	w.stop(id)
 	w.await(compute.Stopped, id)
 	if err := modify(compute.Attributes{UserData: &data}); err != nil || string(w.get(id).UserData) != "new" {
@@ -226,9 +261,7 @@ func TestGuestEndsItself(t *testing.T) {
 	if i := w.get(id); i.Reason != compute.ReasonInstanceShutdown {
 		t.Errorf("stopped with %+v", i.Reason)
 	}
-	if item, _ := w.Fleet.Instance(h, id); item.Power != host.PowerStop {
-		t.Error("the host may start the guest again by itself")
-	}
+	w.told("not to start the guest again by itself", id, func(i host.Instance) bool { return i.Power == host.PowerStop })
 	w.start(id)
 	w.await(compute.Running, id)
 	w.Fleet.Report(h, func(s *host.InstanceStatus) { s.State, s.Code, s.Reason = host.VMFailed, host.CodeInternal, "killed" }, id)

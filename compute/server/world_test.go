@@ -140,6 +140,16 @@ func (w *world) all() []*compute.Instance {
 	return out
 }
 
+// told waits until an instance's host was told something of it.
+func (w *world) told(what string, id ids.Instance, is func(host.Instance) bool) {
+	w.t.Helper()
+	h := w.get(id).Host
+	w.until("the host is told "+what, func() bool {
+		item, told := w.Fleet.Instance(h, id)
+		return told && is(item)
+	})
+}
+
 // stop, start, reboot and terminate must succeed.
 func (w *world) terminate(list ...ids.Instance) []compute.StateChange {
 	w.t.Helper()
