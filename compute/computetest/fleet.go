@@ -17,6 +17,7 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
 	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/follow"
@@ -248,9 +249,7 @@ func (f *Fleet) apply(b follow.Batch) {
 			h.seqs[k.ID.Section] = uint64(c.Value.Int)
 		case dispatchrows.TableItem:
 			item, err := dispatchrows.DecodeItem(k.Item, c.Value)
-			if err != nil {
-				panic(err)
-			}
+			assert.That(err == nil, "item of %s: %v", id, err)
 			if h.desired[k.ID.Section] == nil {
 				h.desired[k.ID.Section] = map[string]dispatch.Item{}
 			}
@@ -333,9 +332,7 @@ func (h *fakeHost) converge() (upserts []dispatch.Item, gone []string) {
 			continue
 		}
 		want, err := host.Decode[host.Instance](item.Payload)
-		if err != nil {
-			panic(err)
-		}
+		assert.That(err == nil, "item of %s: %v", id, err)
 		h.status[id] = h.next(want, h.status[id])
 		upserts = append(upserts, dispatch.Item{Key: string(id), Payload: host.Encode(h.status[id])})
 	}

@@ -88,12 +88,13 @@ func (s Size) Add(o Size) Size {
 }
 
 // LeftKey is the row that counts what is left of a host's resource.
-func LeftKey(h ids.Host, r Resource) []byte {
-	return tuple.AppendText(tuple.AppendText(LeftPrefix(), string(h)), string(r))
-}
+func LeftKey(h ids.Host, r Resource) []byte { return AppendLeftKey(nil, h, r) }
 
-// LeftPrefix begins every counter.
-func LeftPrefix() []byte { return tuple.AppendText(tuple.AppendText(nil, "compute"), "left") }
+// AppendLeftKey appends LeftKey.
+func AppendLeftKey(dst []byte, h ids.Host, r Resource) []byte {
+	dst = tuple.AppendText(tuple.AppendText(dst, "compute"), "left")
+	return tuple.AppendText(tuple.AppendText(dst, string(h)), string(r))
+}
 
 // Take is the guard that holds when need fits on the host, and then takes it.
 func Take(h ids.Host, need Size) guard.Guard { return change(h, Size{}.Sub(need), 0) }

@@ -220,7 +220,11 @@ func TestProtectionAndAttributes(t *testing.T) {
 		t.Errorf("user data of a running one: %v", err)
 	}
 	off, behavior := false, compute.ShutdownTerminates
-	if err := modify(compute.Attributes{DisableAPITermination: &off, ShutdownBehavior: &behavior, Metadata: &compute.MetadataOptions{TokensRequired: true, HopLimit: 2}, DeleteRootOnTerminate: &off}); err != nil {
+	err := modify(compute.Attributes{
+		DisableAPITermination: &off, ShutdownBehavior: &behavior, DeleteRootOnTerminate: &off,
+		Metadata: &compute.MetadataOptions{TokensRequired: true, HopLimit: 2},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.check()

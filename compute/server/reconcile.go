@@ -106,19 +106,23 @@ func (s *Service) do(ctx context.Context, w work) error {
 		_, err := s.moment().Purge(ctx, s.db, i.ID)
 		return err
 	case known && computerows.NeedsObserve(i, i.Host, r):
-		return s.retryable(i, func(e computerows.Elsewhere) error {
+		return s.retryable(i, lifecycle.Fold(i.Situation(), r), func(e computerows.Elsewhere) error {
 			return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error { return m.Observe(ctx, tx, i.Host, r, e) })
 		})
 	case overdue != lifecycle.Keep:
-		return s.retryable(i, func(e computerows.Elsewhere) error {
+		return s.retryable(i, overdue, func(e computerows.Elsewhere) error {
 			return s.transact(ctx, func(m *computerows.Moment, tx *store.Tx) error { return m.Expire(ctx, tx, i.ID, e) })
 		})
 	}
 	return nil
 }
 
-// retryable calls fn with where a pending launch may go on, and with nowhere when there turns out to be no room.
-func (s *Service) retryable(i *computerows.Instance, fn func(computerows.Elsewhere) error) error {
+// retryable calls fn with where a pending launch may go on when that is the step, and with nowhere when there turns out
+// to be no room. A launch never becomes pending again, so a step that a stale view misses is not Retry.
+func (s *Service) retryable(i *computerows.Instance, step lifecycle.Step, fn func(computerows.Elsewhere) error) error {
+	if step != lifecycle.Retry {
+		return fn(computerows.Elsewhere{})
+	}
 	var full *compute.CapacityError
 	err := fn(s.elsewhere(i))
 	if errors.As(err, &full) {
@@ -134,9 +138,6 @@ func (s *Service) transact(ctx context.Context, fn func(*computerows.Moment, *st
 
 // elsewhere chooses where a pending launch may be retried.
 func (s *Service) elsewhere(i *computerows.Instance) computerows.Elsewhere {
-	if lifecycle.Fold(i.Situation(), host.InstanceStatus{Generation: i.Generation, State: host.VMFailed}) != lifecycle.Retry {
-		return computerows.Elsewhere{}
-	}
 	hosts := s.view.candidates(i.Zone, func(h ids.Host) bool { return h != i.Host && s.links.up(h) })
 	chosen := place.New(hosts, newRand()).Choose(i.Size, place.Candidates)
 	return computerows.Elsewhere{

@@ -6,6 +6,7 @@
 package place
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"sort"
@@ -14,7 +15,6 @@ import (
 	"github.com/nimbrel/nimbrel/compute/fit"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store/guard"
-	"github.com/nimbrel/nimbrel/store/tuple"
 )
 
 const (
@@ -100,11 +100,13 @@ var _ guard.View = Host{}
 
 // Int makes a host the view that its own guard is evaluated on.
 func (h Host) Int(key []byte) (int64, bool) {
-	parts, err := tuple.Decode(key)
-	if err != nil || len(parts) != 4 || parts[2] != string(h.ID) {
-		return 0, false
+	var buffer [128]byte
+	for _, r := range fit.Resources {
+		if bytes.Equal(key, fit.AppendLeftKey(buffer[:0], h.ID, r)) {
+			return h.Left.In(r), true
+		}
 	}
-	return h.Left.In(fit.Resource(parts[3].(string))), true
+	return 0, false
 }
 
 // load is the fullest resource's share after the placement, from 0 to 1.
