@@ -238,7 +238,28 @@ func TestHostSilence(t *testing.T) {
 	})
 }
 
-// TestQuarantinedAndUnknown: a report on an instance that nobody knows changes nothing.
+// TestFullReport: what a whole report does not mention is not known any more.
+func TestFullReport(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.running(1)[0]
+	check := func() compute.Check {
+		out, err := w.Compute().DescribeInstanceStatus(w.ctx, w.Account, []ids.Instance{id}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0].System
+	}
+	if got := check(); got != compute.CheckOK {
+		t.Fatalf("system check is %s", got)
+	}
+	w.Compute().Actual(host.DocHost(hostID(0)), host.SectionInstances, true, nil, nil)
+	if got := check(); got != compute.CheckInsufficientData {
+		t.Errorf("system check after an empty whole report is %s", got)
+	}
+}
+
+// TestUnknownReportChangesNothing: a report on an instance that nobody knows changes nothing.
 func TestUnknownReportChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
