@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nimbrel/nimbrel/dispatch"
@@ -42,8 +43,6 @@ type world struct {
 	down   [][]byte
 	actual map[string]map[string]string // what the target's owner reported
 	mirror map[string]map[string]string // what the server's observer believes
-	alarms int
-	aheads int
 }
 
 func newWorld(t *rapid.T) *world {
@@ -253,8 +252,11 @@ func (w *world) take(events []Event) {
 	for _, e := range events {
 		switch e := e.(type) {
 		case *Alarm:
-			w.alarms++
 			w.t.Fatalf("alarm without a defect: %v: %s", e.ID, e.Reason)
+		case *Nacked:
+			if strings.Contains(e.Reason, "checksum") {
+				w.t.Fatalf("refused without a defect: %v: %s", e.ID, e.Reason)
+			}
 		case *Actual:
 			if e.Full || w.mirror[e.Section] == nil {
 				w.mirror[e.Section] = map[string]string{}
@@ -411,6 +413,7 @@ func TestModel(t *testing.T) {
 			"down 2":      func(t *rapid.T) { w.t = t; w.pump(); w.deliverDown() },
 			"both":        func(t *rapid.T) { w.t = t; w.deliverUp(); w.pump(); w.deliverDown(); w.deliverDown() },
 			"pump":        func(t *rapid.T) { w.t = t; w.pump() },
+			"report too":  func(t *rapid.T) { w.t = t; w.report(); w.report(); w.report() },
 			"report":      func(t *rapid.T) { w.t = t; w.report() },
 			"heartbeat":   func(t *rapid.T) { w.t = t; w.run(w.client.Heartbeat()) },
 			"settle":      func(t *rapid.T) { w.t = t; w.settle() },
