@@ -102,7 +102,7 @@ func (c *Client) Connect(info []byte) Output {
 
 func (c *Client) hello() *Hello {
 	return &Hello{Target: c.o.Target, Cell: c.o.Cell, History: c.meta.History, Epoch: c.meta.Epoch, BootID: c.o.BootID, Incarnation: c.o.Incarnation,
-		ProtocolMin: dispatch.ProtocolMin, ProtocolMax: dispatch.ProtocolMax, Desired: c.desired(), Actual: c.reports(), Info: c.info}
+		ProtocolMin: dispatch.ProtocolMin, ProtocolMax: dispatch.ProtocolMax, Desired: append(c.desired(), c.stale()...), Actual: c.reports(), Info: c.info}
 }
 
 // desired lists the sections whose sequence counts under the present history.
@@ -111,6 +111,17 @@ func (c *Client) desired() []dispatch.Position {
 	for id, k := range c.sinks {
 		if k.History == c.meta.History && k.Seq > 0 {
 			ps = append(ps, dispatch.Position{ID: id, Seq: k.Seq, Sum: k.Recount()})
+		}
+	}
+	return ps
+}
+
+// stale lists the sections of another history, at sequence zero: the server sends each in full, also one it has not.
+func (c *Client) stale() []dispatch.Position {
+	var ps []dispatch.Position
+	for id, k := range c.sinks {
+		if k.History != c.meta.History {
+			ps = append(ps, dispatch.Position{ID: id})
 		}
 	}
 	return ps
@@ -447,7 +458,8 @@ func (c *Client) Heartbeat() Output {
 	for _, r := range c.actual {
 		r.paused = false
 	}
-	out := Output{Send: []Message{&Heartbeat{Desired: c.desired(), Actual: c.reports()}}}
+	out := Output{Send: []Message{&Heartbeat{Desired: append(c.desired(), c.stale()...), Actual: c.reports()}}}
 	out.merge(c.PumpActual())
+	out.merge(c.settle()) // what could not be made durable is tried again
 	return out
 }

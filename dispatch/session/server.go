@@ -153,7 +153,7 @@ func (s *Server) hello(h *Hello) ([]Message, []Event, error) {
 	}
 	s.open = true
 	for _, p := range h.Desired {
-		s.sections[p.ID] = &outbound{held: p.Seq, sum: p.Sum, fresh: true}
+		s.sections[p.ID] = &outbound{held: p.Seq, sum: p.Sum, fresh: p.Seq > 0, full: p.Seq == 0}
 	}
 	s.meet(h)
 	for name, k := range s.target.Mirror {
@@ -227,9 +227,12 @@ func (s *Server) heartbeat(h *Heartbeat) ([]Message, []Event, error) {
 		if o.flying {
 			continue
 		}
-		p := said[id]
-		o.held, o.sum, o.fresh = p.Seq, p.Sum, true
-		o.full = o.full || p.Seq == 0
+		p, known := said[id]
+		known = known || s.lib.Section(id) != nil
+		o.held, o.sum, o.fresh = p.Seq, p.Sum, p.Seq > 0
+		if known {
+			o.full = o.full || p.Seq == 0
+		}
 	}
 	for _, p := range h.Actual {
 		k := s.target.Mirror[p.ID.Section]
@@ -320,7 +323,19 @@ func (s *Server) Pump() (out []Message, events []Event) {
 			}
 		}
 	}
-	return out, events
+	return append(out, s.pumpGone()...), events
+}
+
+// pumpGone answers for sections that the target holds of another history and that do not exist in this one: they are
+// empty, which makes orphans of what was in them.
+func (s *Server) pumpGone() (out []Message) {
+	for id, o := range s.sections {
+		if o.full && !o.paused && s.lib.Section(id) == nil {
+			o.full = false
+			out = append(out, &Delta{ID: id, Full: true})
+		}
+	}
+	return out
 }
 
 func (s *Server) resubscribe() Message {

@@ -118,27 +118,28 @@ var (
 	errBound    = errors.New("section over its bound")
 )
 
-// Apply answers the section with an assembled delta in it. It answers k itself for a delta that brings nothing new. An
-// item already held at the same or a newer revision is left alone.
+// Apply answers the section with an assembled delta in it. It answers k itself for a delta that brings nothing new.
 func (k *Sink) Apply(d *Delta, history string) (*Sink, error) {
-	known := k.Seq
+	held := k.Seq
 	if k.History != history {
-		known = 0 // sequences of two pasts do not compare
+		held = 0 // sequences of two pasts do not compare
 	}
-	if !d.Full && d.From > known {
-		return nil, fmt.Errorf("apply %v from %d to %d on %d: %w", d.ID, d.From, d.To, known, errGap)
+	if !d.Full && (d.From > held || k.History != history) {
+		return nil, fmt.Errorf("apply %v from %d to %d on %d: %w", d.ID, d.From, d.To, held, errGap)
 	}
-	if d.To < known || (d.To == known && !d.Full) {
+	if d.To < held || (d.To == held && !d.Full) {
 		return k, nil
 	}
-	next := k.clone()
+	var next *Sink
 	if d.Full {
-		next.dropMissing(d, history)
+		next = k.replace(d, history)
+	} else {
+		next = k.clone()
+		for i := range d.Items {
+			next.take(&d.Items[i])
+		}
 	}
-	for i := range d.Items {
-		next.take(&d.Items[i], k.History != history, d.Full)
-	}
-	next.Seq, next.History = d.To, history
+	next.Seq = d.To
 	if next.sum != d.Sum {
 		return nil, fmt.Errorf("apply %v from %d to %d: %w: got %v, want %v", d.ID, d.From, d.To, errChecksum, next.sum, d.Sum)
 	}
@@ -148,39 +149,47 @@ func (k *Sink) Apply(d *Delta, history string) (*Sink, error) {
 	return next, nil
 }
 
-// dropMissing takes out what a full section does not mention: deleted in the same history, orphaned in another.
-func (k *Sink) dropMissing(d *Delta, history string) {
-	present := make(map[string]bool, len(d.Items))
-	for i := range d.Items {
-		present[d.Items[i].Key] = true
-	}
-	for key, h := range k.Items {
-		if present[key] {
-			continue
-		}
-		if k.History != history && k.History != "" && h.Shown != nil {
-			k.Orphans[key] = *h.Shown
-		}
-		k.set(key, Held{})
-	}
-}
-
-// take applies one item. Under another history, and in a full section, the sender's version counts whatever its
-// revision; otherwise only a newer one does. The same bytes again leave an item as it is shown.
-func (k *Sink) take(it *dispatch.Item, otherHistory, full bool) {
+// take applies one item of a delta; an item already held at the same or a newer revision is left alone.
+func (k *Sink) take(it *dispatch.Item) {
 	old := k.Items[it.Key]
-	delete(k.Orphans, it.Key)
-	if latest := old.Latest(); latest != nil && !otherHistory {
-		same := latest.Rev == it.Rev && !it.Deleted && bytes.Equal(latest.Payload, it.Payload)
-		if same && latest == old.Shown || latest.Rev >= it.Rev && !full {
-			return
-		}
+	if latest := old.Latest(); latest != nil && latest.Rev >= it.Rev {
+		return
 	}
+	delete(k.Orphans, it.Key)
 	if it.Deleted {
 		k.set(it.Key, Held{})
 		return
 	}
 	k.set(it.Key, Held{Shown: old.Shown, Pending: it})
+}
+
+// replace builds the section from a full delta, and counts it anew, so that no damage lives on. What is shown stays shown
+// until its newer version can be. What the delta does not mention was deleted, in the same history, and is orphaned in
+// another.
+func (k *Sink) replace(d *Delta, history string) *Sink {
+	next := NewSink(k.ID, history)
+	maps.Copy(next.Orphans, k.Orphans)
+	mentioned := make(map[string]bool, len(d.Items))
+	for i := range d.Items {
+		it := &d.Items[i]
+		mentioned[it.Key] = true
+		delete(next.Orphans, it.Key)
+		if it.Deleted {
+			continue
+		}
+		shown := k.Items[it.Key].Shown
+		if shown != nil && k.History == history && shown.Rev == it.Rev && bytes.Equal(shown.Payload, it.Payload) {
+			next.set(it.Key, Held{Shown: shown})
+		} else {
+			next.set(it.Key, Held{Shown: shown, Pending: it})
+		}
+	}
+	for key, h := range k.Items {
+		if !mentioned[key] && h.Shown != nil && k.History != history {
+			next.Orphans[key] = *h.Shown
+		}
+	}
+	return next
 }
 
 // Promote answers the section with each waiting item shown whose needs are met, and k itself when there is none.
