@@ -135,4 +135,3 @@ func moduleDir(start string) (string, error) {
 		dir = parent
 	}
 }
-
