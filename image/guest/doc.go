@@ -1,0 +1,2 @@
+// Package guest names what the guest image promises to the outside.
+package guest
