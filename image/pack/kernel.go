@@ -18,6 +18,10 @@ const (
 	maxKernelBytes = 64 << 20
 )
 
+// ErrNoKernel says that no kernel package can be had: apt does not know it, or it may not be downloaded, and none is
+// cached. The error's text names the fix.
+var ErrNoKernel = errors.New("no kernel package")
+
 // kernelModules are loaded by the guest, after whatever each depends on: virtio is modular in Debian's kernel, and the
 // power button needs two more. ext4 and the serial ports are built in.
 var kernelModules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "button", "evdev"}
@@ -50,14 +54,14 @@ func findKernel(ctx context.Context, opts Options) (*kernel, error) {
 	if err != nil {
 		cached, cacheErr := newestCached(opts.CacheDir)
 		if cacheErr != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrNoKernel, err)
 		}
 		opts.Progress("kernel from cache: " + err.Error())
 		return readKernel(cached)
 	}
 	return unpackOnce(ctx, opts, pkg.sha256, func(dir string) (string, error) {
 		if opts.Offline {
-			return "", fmt.Errorf("package %s is not in the cache %s and downloading is off", pkg.name, opts.CacheDir)
+			return "", fmt.Errorf("%w: %s is not in the cache %s and downloading is off", ErrNoKernel, pkg.name, opts.CacheDir)
 		}
 		opts.Progress("download " + pkg.name)
 		return pkg.download(ctx, dir)
@@ -108,7 +112,7 @@ func (p debPackage) download(ctx context.Context, dir string) (string, error) {
 	// As root apt would switch to a user who cannot write to dir, and warn.
 	_, err = run(ctx, dir, nil, aptGet, "-o", "APT::Sandbox::User=root", "download", p.name+"="+p.version)
 	if err != nil {
-		return "", fmt.Errorf("download %s: %w: check the network, or run apt-get update as root when the version is gone", p.name, err)
+		return "", fmt.Errorf("%w: download %s: %w: check the network, or run apt-get update as root when the version is gone", ErrNoKernel, p.name, err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(files) != 1 {

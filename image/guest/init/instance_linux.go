@@ -49,6 +49,7 @@ func (m *machine) serveSSH(ctx context.Context) {
 	}
 	say("%s", guest.MarkerSSHReady)
 	printHostKey(key.PublicKey())
+	close(m.sshUp)
 	server := &sshd.Server{
 		HostKey: key, User: guest.User, Shell: "/bin/sh", Home: guest.Home, Env: []string{"PATH=" + path, "ENV=/etc/profile"},
 		Keys:       func() ([]ssh.PublicKey, error) { return sshd.AuthorizedKeys(authorizedKeys) },
@@ -75,7 +76,7 @@ func (m *machine) initialise(ctx context.Context) {
 		warn("key", installKey(m.options.Key))
 	}
 	if m.options.IMDS == "off" {
-		say("%s login: ", hostname())
+		m.sayLogin(ctx)
 		return
 	}
 	select {
@@ -97,7 +98,16 @@ func (m *machine) initialise(ctx context.Context) {
 		m.probe.CloseAll()
 	}
 	m.runUserData(ctx, id, data)
-	say("%s login: ", hostname())
+	m.sayLogin(ctx)
+}
+
+// sayLogin prints the line that ends a boot. Nobody can log in on the console: the launch key is the only way in.
+func (m *machine) sayLogin(ctx context.Context) {
+	select {
+	case <-m.sshUp:
+		say("%s login: ", hostname())
+	case <-ctx.Done():
+	}
 }
 
 func hostname() string {

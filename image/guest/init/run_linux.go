@@ -105,13 +105,15 @@ type machine struct {
 	// online is closed with the first lease.
 	online     chan struct{}
 	onlineOnce sync.Once
+	// sshUp is closed when port 22 listens.
+	sshUp chan struct{}
 }
 
 // serve starts the services and then waits for the end. No service waits for another's outside world: the control
 // port answers whatever the network does.
 func serve(options boot.Options) {
 	go proc.Reap()
-	m := &machine{options: options, network: netconf.New(), online: make(chan struct{})}
+	m := &machine{options: options, network: netconf.New(), online: make(chan struct{}), sshUp: make(chan struct{})}
 	m.probe = probe.New(m.network, options.IMDS)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

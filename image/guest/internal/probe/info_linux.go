@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (r *Runner) route(context.Context, Command) (Values, error) {
 	list := []map[string]any{}
 	for _, route := range routes {
 		entry := map[string]any{"dst": "default", "metric": route.Priority}
-		if route.Dst != nil {
+		if ones, _ := maskSize(route.Dst); ones > 0 {
 			entry["dst"] = route.Dst.String()
 		}
 		if route.Gw != nil {
@@ -79,6 +80,14 @@ func (r *Runner) route(context.Context, Command) (Values, error) {
 		list = append(list, entry)
 	}
 	return Values{"routes": list}, nil
+}
+
+// maskSize is 0 for a default route, which is nil or of length 0.
+func maskSize(dst *net.IPNet) (ones, bits int) {
+	if dst == nil {
+		return 0, 0
+	}
+	return dst.Mask.Size()
 }
 
 func (r *Runner) lease(context.Context, Command) (Values, error) {
