@@ -43,7 +43,14 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(buildEnv); text != "" {
 		os.Exit(buildChild(text))
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if builder.dir != "" {
+		if err := os.RemoveAll(builder.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = max(status, 1)
+		}
+	}
+	os.Exit(status)
 }
 
 // childAnswer crosses from the building process. An error keeps only what a test decides by.
@@ -105,7 +112,7 @@ func built(t *testing.T) (first, second childAnswer) {
 	return builder.answer, builder.again
 }
 
-// The directory outlives the first test that asks for it, and is removed when the process ends its last one.
+// The directory outlives the first test that asks for it; TestMain removes it.
 func buildTwice(t *testing.T) (first, second childAnswer, err error) {
 	dir, err := os.MkdirTemp("", "image-test-")
 	if err != nil {
@@ -195,15 +202,6 @@ func buildAs(dir string, opts options) (answer childAnswer, err error) {
 		return answer, fmt.Errorf("build image: %w", err)
 	}
 	return answer, json.Unmarshal(out, &answer)
-}
-
-// TestZZRemove runs last and removes what the tests shared.
-func TestZZRemove(t *testing.T) {
-	if builder.dir != "" {
-		if err := os.RemoveAll(builder.dir); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 func TestBuildIsUnprivilegedAndCached(t *testing.T) {

@@ -201,24 +201,24 @@ func (vm *VM) WaitExit(limit time.Duration) {
 	}
 }
 
-// Probe runs a command on the control port and returns the word "ok" or "fail" and the values. It tags the command and
-// skips what is not its answer: the port may deliver noise at first.
+// Probe runs a command on the control port and returns the word "ok" or "fail" and the values. The command is tagged
+// and follows an empty line, and the answer is looked for anywhere in a line: firmware leaves noise on the port at
+// each boot, in both directions.
 func (vm *VM) Probe(command string) (ok bool, values map[string]any) {
 	vm.t.Helper()
 	if vm.control == nil {
 		vm.control = vm.dial("control")
 		vm.ctlIn = bufio.NewReader(vm.control)
-		vm.write(vm.control, "\n")
 	}
 	vm.tag++
-	vm.write(vm.control, fmt.Sprintf("#t%d %s\n", vm.tag, command))
+	vm.write(vm.control, fmt.Sprintf("\n#t%d %s\n", vm.tag, command))
 	vm.control.SetReadDeadline(time.Now().Add(commandLimit))
 	for {
 		line, err := vm.ctlIn.ReadString('\n')
 		if err != nil {
 			vm.t.Fatalf("probe %s: %v", command, err)
 		}
-		answer, mine := strings.CutPrefix(strings.TrimSpace(line), fmt.Sprintf("#t%d ", vm.tag))
+		_, answer, mine := strings.Cut(strings.TrimSpace(line), fmt.Sprintf("#t%d ", vm.tag))
 		if !mine {
 			continue
 		}

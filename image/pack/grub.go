@@ -21,7 +21,7 @@ var (
 	grubBIOS = grubPlatform{"i386-pc", "/usr/lib/grub/i386-pc", "grub-pc-bin",
 		[]string{"biosdisk", "part_gpt", "ext2", "linux16", "normal", "serial", "test", "configfile", "echo"}}
 	grubEFI = grubPlatform{"x86_64-efi", "/usr/lib/grub/x86_64-efi", "grub-efi-amd64-bin",
-		[]string{"part_gpt", "fat", "ext2", "linux", "normal", "test", "configfile", "echo", "regexp", "search", "search_label"}}
+		[]string{"part_gpt", "fat", "ext2", "linux", "normal", "test", "configfile", "echo", "regexp"}}
 )
 
 // kernelArgs end in the console: the last one named is where the kernel's and the guest's messages go. "quiet" keeps
@@ -42,19 +42,17 @@ menuentry "Nimbrel guest" {
     linux16 /boot/vmlinuz ` + kernelArgs + `
     initrd16 /boot/initrd.img
   else
+    set gfxpayload=text
     linux /boot/vmlinuz ` + kernelArgs + `
     initrd /boot/initrd.img
   fi
 }
 `
 
-// efiConfig is embedded in the EFI boot loader. The root partition is the first one of the disk that the loader itself
-// was read from, so a second disk made from the same image cannot be taken for it.
-const efiConfig = `regexp --set=1:disk '^\(([^,)]+),' "$cmdpath"
-set root="$disk,gpt1"
-if [ ! -f "/boot/grub/grub.cfg" ]; then
-  search --no-floppy --label ` + rootLabel + ` --set=root
-fi
+// efiConfig is embedded in the EFI boot loader, where only plain commands work. The root partition is the first one of
+// the disk that the loader itself was read from, so a second disk made from the same image cannot be taken for it.
+const efiConfig = `regexp --set=1:disk '^\(([^,)]+),' $cmdpath
+set root=$disk,gpt1
 set prefix=($root)/boot/grub
 configfile $prefix/grub.cfg
 `

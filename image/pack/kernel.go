@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -39,7 +41,11 @@ type module struct {
 }
 
 // debPackage is one version of a package in apt's index.
-type debPackage struct{ name, version, sha256 string }
+type debPackage struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	SHA256  string `json:"sha256"`
+}
 
 // findKernel returns the unpacked kernel: of the given package file, else of the version apt offers, else of the cache.
 func findKernel(ctx context.Context, opts Options) (*kernel, error) {
@@ -50,7 +56,7 @@ func findKernel(ctx context.Context, opts Options) (*kernel, error) {
 		}
 		return unpackOnce(ctx, opts, sum, func(string) (string, error) { return opts.KernelDeb, nil })
 	}
-	pkg, err := kernelInIndex(ctx)
+	pkg, err := indexedKernel(ctx, opts.CacheDir)
 	if err != nil {
 		cached, cacheErr := newestCached(opts.CacheDir)
 		if cacheErr != nil {
@@ -59,13 +65,39 @@ func findKernel(ctx context.Context, opts Options) (*kernel, error) {
 		opts.Progress("kernel from cache: " + err.Error())
 		return readKernel(cached)
 	}
-	return unpackOnce(ctx, opts, pkg.sha256, func(dir string) (string, error) {
+	return unpackOnce(ctx, opts, pkg.SHA256, func(dir string) (string, error) {
 		if opts.Offline {
-			return "", fmt.Errorf("%w: %s is not in the cache %s and downloading is off", ErrNoKernel, pkg.name, opts.CacheDir)
+			return "", fmt.Errorf("%w: %s is not in the cache %s and downloading is off", ErrNoKernel, pkg.Name, opts.CacheDir)
 		}
-		opts.Progress("download " + pkg.name)
+		opts.Progress("download " + pkg.Name)
 		return pkg.download(ctx, dir)
 	})
+}
+
+// indexedKernel is kernelInIndex, which takes seconds, remembered until apt's lists change.
+func indexedKernel(ctx context.Context, cacheDir string) (debPackage, error) {
+	type memo struct {
+		Lists   time.Time  `json:"lists"`
+		Package debPackage `json:"package"`
+	}
+	path, lists := filepath.Join(cacheDir, "apt-index.json"), modTime("/var/lib/apt/lists")
+	var known memo
+	if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &known) == nil && !lists.IsZero() && known.Lists.Equal(lists) {
+		return known.Package, nil
+	}
+	pkg, err := kernelInIndex(ctx)
+	if err != nil {
+		return debPackage{}, err
+	}
+	text, err := json.Marshal(memo{Lists: lists, Package: pkg})
+	if err != nil {
+		return debPackage{}, err
+	}
+	temp := fmt.Sprintf("%s.%d", path, os.Getpid()) // another build may write the same
+	if err := os.WriteFile(temp, text, 0o644); err != nil {
+		return debPackage{}, err
+	}
+	return pkg, os.Rename(temp, path)
 }
 
 // kernelInIndex asks apt's index, which every Debian user may read, which kernel the meta package means today.
@@ -86,8 +118,8 @@ func kernelInIndex(ctx context.Context) (debPackage, error) {
 	if err != nil {
 		return debPackage{}, fmt.Errorf("find package %s: %w: %s", name, err, fix)
 	}
-	pkg := debPackage{name: name, version: field(stanza, "Version"), sha256: field(stanza, "SHA256")}
-	if pkg.version == "" || len(pkg.sha256) != 64 {
+	pkg := debPackage{Name: name, Version: field(stanza, "Version"), SHA256: field(stanza, "SHA256")}
+	if pkg.Version == "" || len(pkg.SHA256) != 64 {
 		return debPackage{}, fmt.Errorf("find package %s: apt knows no version with a SHA256: %s", name, fix)
 	}
 	return pkg, nil
@@ -110,20 +142,20 @@ func (p debPackage) download(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	// As root apt would switch to a user who cannot write to dir, and warn.
-	_, err = run(ctx, dir, nil, aptGet, "-o", "APT::Sandbox::User=root", "download", p.name+"="+p.version)
+	_, err = run(ctx, dir, nil, aptGet, "-o", "APT::Sandbox::User=root", "download", p.Name+"="+p.Version)
 	if err != nil {
-		return "", fmt.Errorf("%w: download %s: %w: check the network, or run apt-get update as root when the version is gone", ErrNoKernel, p.name, err)
+		return "", fmt.Errorf("%w: download %s: %w: check the network, or run apt-get update as root when the version is gone", ErrNoKernel, p.Name, err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(files) != 1 {
-		return "", fmt.Errorf("download %s: apt-get left %d packages", p.name, len(files))
+		return "", fmt.Errorf("download %s: apt-get left %d packages", p.Name, len(files))
 	}
 	sum, err := hashFile(files[0])
 	if err != nil {
 		return "", err
 	}
-	if sum != p.sha256 {
-		return "", fmt.Errorf("download %s: SHA256 is %s, apt's index says %s", p.name, sum, p.sha256)
+	if sum != p.SHA256 {
+		return "", fmt.Errorf("download %s: SHA256 is %s, apt's index says %s", p.Name, sum, p.SHA256)
 	}
 	return files[0], nil
 }

@@ -33,8 +33,9 @@ const (
 	FormatRaw   = "raw"
 	FormatQCOW2 = "qcow2"
 
-	// DefaultVirtualBytes is the size of the disk as a guest sees it before an instance's volume makes it larger.
-	DefaultVirtualBytes int64 = 1 << 30
+	// DefaultVirtualBytes is the size of the disk as a guest sees it before an instance's volume, which is at least 1 GiB,
+	// makes it larger. Hashing and importing cost time by size, holes included.
+	DefaultVirtualBytes int64 = 512 << 20
 	// MinVirtualBytes leaves 128 MiB for the root file system behind the boot partitions.
 	MinVirtualBytes int64 = 256 << 20
 	// MaxVirtualBytes bounds what a build may lay out; instances grow the disk afterwards without this bound.
@@ -96,7 +97,8 @@ func CacheDir() string {
 	return filepath.Join(base, "nimbrel", "image")
 }
 
-// Build makes the image, or finds it made. It takes about two seconds when the kernel is cached. Cancelling ctx ends the
+// Build makes the image, or finds it made. It takes seconds when the kernel is cached, most of them for the
+// hash and the Go compiler. Cancelling ctx ends the
 // running step and leaves no partial output under a final name.
 func Build(ctx context.Context, opts Options) (Result, error) {
 	if err := opts.complete(); err != nil {
@@ -133,6 +135,9 @@ func (o *Options) complete() error {
 			return err
 		}
 		*dir = abs
+	}
+	if o.OutDir == o.CacheDir {
+		return fmt.Errorf("output and cache directory are the same, %s: choose two", o.OutDir)
 	}
 	if o.Format == "" {
 		o.Format = FormatRaw

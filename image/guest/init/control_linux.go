@@ -32,6 +32,9 @@ func (m *machine) serveControlPort(ctx context.Context) {
 	if err != nil {
 		return // the machine has one serial port only
 	}
+	// Firmware may have used the port as a console: end its unfinished line.
+	_, err = io.WriteString(port, "\n")
+	warn("control port", err)
 	say("%s", guest.MarkerControl)
 	for ctx.Err() == nil {
 		if err := m.probe.Serve(ctx, port); err != nil && !errors.Is(err, io.EOF) {

@@ -122,7 +122,8 @@ func (r *Runner) help(context.Context, Command) (Values, error) {
 	return all, nil
 }
 
-// Serve answers the lines of one channel in order until it ends. Lines that are too long are answered and skipped.
+// Serve answers the lines of one channel in order until it ends. Lines that are too long are answered and skipped; empty
+// ones get no answer, so that a caller may send one before each command to end whatever noise came before.
 func (r *Runner) Serve(ctx context.Context, channel io.ReadWriter) error {
 	in := bufio.NewReaderSize(channel, MaxLineBytes+2)
 	for ctx.Err() == nil {
@@ -137,6 +138,9 @@ func (r *Runner) Serve(ctx context.Context, channel io.ReadWriter) error {
 			return err
 		}
 		line := strings.TrimRight(string(text), "\r\n")
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
 		if _, err := io.WriteString(channel, r.Run(ctx, line)+"\n"); err != nil {
 			return err
 		}
