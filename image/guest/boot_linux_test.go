@@ -177,8 +177,12 @@ func saveCache(dir string) error {
 		if _, err := os.Stat(to); err == nil {
 			continue
 		}
-		temp := to + ".new"
-		if err := errors.Join(os.RemoveAll(temp), os.CopyFS(temp, os.DirFS(kernel)), os.Rename(temp, to)); err != nil {
+		temp := filepath.Join(pack.CacheDir(), ".saving-"+filepath.Base(kernel))
+		err := errors.Join(os.RemoveAll(temp), os.CopyFS(temp, os.DirFS(kernel)))
+		if err == nil {
+			err = os.Rename(temp, to)
+		}
+		if _, statErr := os.Stat(to); err != nil && statErr != nil { // another test may have saved it first
 			return err
 		}
 	}

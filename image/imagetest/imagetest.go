@@ -23,6 +23,9 @@ import (
 // buildLimit is generous: a cold build downloads the kernel and compiles the guest program's dependencies.
 const buildLimit = 10 * time.Minute
 
+// keep is how many images of different inputs stay in the cache: test runs of several branches may use it at once.
+const keep = 6
+
 // Image returns the built image, or skips the test and says what is missing. Only root downloads: the tests of an
 // ordinary user run offline, on what the cache has.
 func Image(t testing.TB) pack.Result {
@@ -30,7 +33,7 @@ func Image(t testing.TB) pack.Result {
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
 	defer cancel()
 	start := time.Now()
-	result, err := pack.Build(ctx, pack.Options{OutDir: filepath.Join(pack.CacheDir(), "test"), Offline: os.Geteuid() != 0})
+	result, err := pack.Build(ctx, pack.Options{OutDir: filepath.Join(pack.CacheDir(), "test"), Keep: keep, Offline: os.Geteuid() != 0})
 	SkipUnbuildable(t, err)
 	t.Logf("image %s: %.1f s, cached %v", result.Key, time.Since(start).Seconds(), result.Cached)
 	return result

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,21 @@ func sweep(dir string) error {
 			if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// prune removes published outputs but the keep newest. The caller holds the lock.
+func prune(dir string, keep int) error {
+	results, err := filepath.Glob(filepath.Join(dir, "*", resultName))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(results, func(a, b string) int { return modTime(filepath.Dir(b)).Compare(modTime(filepath.Dir(a))) })
+	for _, result := range results[min(keep, len(results)):] {
+		if err := os.RemoveAll(filepath.Dir(result)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -187,7 +187,7 @@ func unpackOnce(ctx context.Context, opts Options, sum string, get func(dir stri
 	if err := unpack(ctx, deb, work); err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
 	}
-	if err := os.RemoveAll(final); err != nil {
+	if err := errors.Join(syncTree(filepath.Join(work, "kernel")), os.RemoveAll(final)); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(filepath.Join(work, "kernel"), final); err != nil {

@@ -7,7 +7,7 @@
 // program of this module (image/guest/init).
 //
 // Invariants: an output directory is named by the hash of everything that went into it and appears by one rename, so it
-// is complete or absent, and a second Build of the same inputs only reads result.json. Concurrent builds into one OutDir
+// is complete or absent, and a second Build of the same inputs only looks it up. Concurrent builds into one OutDir
 // wait for each other; what an interrupted build left is removed by the next one.
 //
 // Deliberately absent: installing packages (a missing tool is one error that names the packages to install), other
@@ -60,6 +60,9 @@ type Options struct {
 	Format string
 	// VirtualBytes is the disk's size, a multiple of 1 MiB between MinVirtualBytes and MaxVirtualBytes.
 	VirtualBytes int64
+	// Keep bounds how many images OutDir holds: after a build the ones used longest ago are removed. 0 keeps all, as an
+	// image may be the base of a running machine's disk.
+	Keep int
 	// Offline forbids the download: the kernel comes from KernelDeb or CacheDir, or the build fails.
 	Offline bool
 	// Progress, if set, is told each step as it begins. It is called from Build's goroutine.
@@ -170,7 +173,8 @@ func build(ctx context.Context, opts Options) (Result, error) {
 	final := filepath.Join(opts.OutDir, in.key())
 	if result, err := load(final); err == nil {
 		result.Cached = true
-		return result, nil
+		now := time.Now()
+		return result, os.Chtimes(final, now, now) // for Keep
 	}
 	if err := sweep(opts.OutDir); err != nil {
 		return Result{}, err
@@ -187,7 +191,10 @@ func build(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return publish(work, final, result)
+	if result, err = publish(work, final, result); err != nil || opts.Keep == 0 {
+		return result, err
+	}
+	return result, prune(opts.OutDir, opts.Keep)
 }
 
 // assemble makes every output file in work. The paths in its result are relative to work.

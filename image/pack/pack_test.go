@@ -199,6 +199,24 @@ func TestSweepRemovesOnlyLeftovers(t *testing.T) {
 	}
 }
 
+func TestPruneKeepsTheNewest(t *testing.T) {
+	dir := t.TempDir()
+	for i, name := range []string{"b", "a", "c"} { // b is the oldest
+		sub := filepath.Join(dir, name)
+		when := time.Unix(int64(1000+i), 0)
+		if err := errors.Join(os.Mkdir(sub, 0o755), os.WriteFile(filepath.Join(sub, resultName), nil, 0o644), os.Chtimes(sub, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := prune(dir, 2); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "a" || filepath.Base(left[1]) != "c" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestLockExcludesAndGivesUp(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lockDir(context.Background(), dir)
