@@ -117,6 +117,7 @@ func serve(options boot.Options) {
 	m.probe = probe.New(m.network, options.IMDS)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	warn("loopback", netconf.Loopback())
 	warn("directories", os.MkdirAll("/run/nimbrel", 0o755))
 	m.setHostname(firstName(options.Hostname))
 

@@ -34,14 +34,17 @@ func New() *Network {
 	}
 }
 
-// Run brings up the loopback device and a client for each Ethernet interface, now and whenever one appears, until ctx
-// ends.
-func (n *Network) Run(ctx context.Context) error {
-	if lo, err := netlink.LinkByName("lo"); err == nil {
-		if err := netlink.LinkSetUp(lo); err != nil {
-			n.Failed("lo", err)
-		}
+// Loopback brings the loopback device up. It comes before all services: they may talk to each other at once.
+func Loopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
 	}
+	return netlink.LinkSetUp(lo)
+}
+
+// Run keeps a client for each Ethernet interface, now and whenever one appears, until ctx ends.
+func (n *Network) Run(ctx context.Context) error {
 	updates := make(chan netlink.LinkUpdate, 16)
 	done := make(chan struct{})
 	defer close(done)
