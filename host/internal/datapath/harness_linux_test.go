@@ -237,9 +237,21 @@ func (g *guest) receive() {
 		if g.vpc.leg.vnet {
 			frame = settleChecksum(frame)
 		}
+		g.keep(frame)
+	}
+}
+
+// keep queues a frame. When nobody reads, the oldest are of no interest any more.
+func (g *guest) keep(frame []byte) {
+	for {
 		select {
 		case g.frames <- frame:
-		default: // nobody looks
+			return
+		default:
+		}
+		select {
+		case <-g.frames:
+		default:
 		}
 	}
 }
