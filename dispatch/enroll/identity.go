@@ -106,7 +106,7 @@ func requestCertificate(ctx context.Context, addr, token, want, target string, k
 	if err != nil {
 		return nil, nil, joinError(err)
 	}
-	cert, err = checkIssued(der, ca, target, key)
+	cert, err = checkIssued(der, ca, target, key, time.Now())
 	return cert, ca, err
 }
 
@@ -141,14 +141,14 @@ func request(target string, key *ecdsa.PrivateKey) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: target}}, key)
 }
 
-func checkIssued(der []byte, ca *x509.Certificate, target string, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+func checkIssued(der []byte, ca *x509.Certificate, target string, key *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("parse certificate issued: %w", err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return nil, fmt.Errorf("verify certificate issued: %w", err)
 	}
 	if cert.Subject.CommonName != target || !key.PublicKey.Equal(cert.PublicKey) {
@@ -250,7 +250,7 @@ func (id *Identity) Renew(ctx context.Context, conn *rpc.Conn, now time.Time) er
 	if err != nil {
 		return fmt.Errorf("renew certificate of %s: %w", id.target, err)
 	}
-	cert, err := checkIssued(der, id.ca, id.target, id.key)
+	cert, err := checkIssued(der, id.ca, id.target, id.key, now)
 	if err == nil {
 		err = writePEM(filepath.Join(id.dir, "target.pem"), "CERTIFICATE", cert.Raw, 0o644)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -446,33 +445,6 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-func TestNoCertificateNoSession(t *testing.T) {
-	c := newCluster(t)
-	c.start()
-	stranger, err := enroll.OpenAuthority(filepath.Join(t.TempDir(), "ca"), env.Real{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := c.join("host/h-1")
-	id, err := enroll.LoadIdentity(filepath.Join(dir, "identity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = id
-	_ = stranger
-	nc, err := net.Dial("tcp", c.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	io.WriteString(nc, "GET / HTTP/1.1\r\n\r\n")
-	nc.SetReadDeadline(time.Now().Add(patience))
-	b, _ := io.ReadAll(nc)
-	if bytes.Contains(b, []byte("200")) {
-		t.Fatalf("server answered %q", b)
-	}
-}
-
 func TestRaisedEpochStandsDown(t *testing.T) {
 	c := newCluster(t)
 	c.start()
@@ -582,5 +554,3 @@ func TestStreams(t *testing.T) {
 		t.Fatal("a name of 65 bytes was accepted")
 	}
 }
-
-var _ = slog.Default

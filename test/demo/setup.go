@@ -31,14 +31,13 @@ var members = []struct {
 	{"b2", "10.0.1.10", 1, []string{"open"}},
 }
 
-// userData serves each guest's own id over HTTP, so that a peer can tell who answered.
+// userData serves each guest's name and instance id over HTTP, so that a peer can tell who answered.
 const userData = `#!/bin/sh
 mkdir -p /tmp/www
-TOKEN=$(wget -q -O - --header 'X-aws-ec2-metadata-token-ttl-seconds: 60' --post-data '' http://169.254.169.254/latest/api/token 2>/dev/null || true)
 hostname > /tmp/www/name
-echo "$1" > /tmp/www/arg
+probe imds meta-data/instance-id | sed 's/.*"body":"\(i-[0-9a-f]*\)".*/\1/' > /tmp/www/id
 httpd -p 8083 -h /tmp/www
-echo served by $(hostname)
+echo serving as $(hostname)
 `
 
 // network finds or makes key pair, VPCs, subnets and groups.
@@ -161,7 +160,6 @@ func (d *demo) ensureGroups(ctx context.Context, name string, n *network) error 
 		n.Groups[g], fresh[g] = id, made
 	}
 	rules := map[string][]string{
-		"client": {"IpProtocol=tcp,FromPort=9000,ToPort=9000,IpRanges=[{CidrIp=" + vpcRange + "}]"},
 		"app": {
 			"IpProtocol=tcp,FromPort=8080,ToPort=8080,IpRanges=[{CidrIp=" + vpcRange + "}]",
 			"IpProtocol=tcp,FromPort=8083,ToPort=8083,IpRanges=[{CidrIp=" + vpcRange + "}]",
@@ -172,7 +170,7 @@ func (d *demo) ensureGroups(ctx context.Context, name string, n *network) error 
 		"open": {"IpProtocol=-1,IpRanges=[{CidrIp=" + vpcRange + "}]"},
 	}
 	for _, g := range names {
-		if !fresh[g] {
+		if !fresh[g] || len(rules[g]) == 0 {
 			continue
 		}
 		args := append([]string{"ec2", "authorize-security-group-ingress", "--group-id", n.Groups[g], "--ip-permissions"}, rules[g]...)

@@ -140,3 +140,5 @@ func (g *guest) arp(sender, target netip.Addr) []byte {
 	frame = append(append(frame, g.in.MAC[:]...), sender.AsSlice()...)
 	return append(append(frame, make([]byte, 6)...), target.AsSlice()...)
 }
+
+var openToAll = host.Rule{Any: true, CIDR: "0.0.0.0/0"}

@@ -1,0 +1,28 @@
+package tool
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestCommand(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"build"}, `"out" not set`},
+		{[]string{"build", "--out", t.TempDir(), "--format", "vmdk"}, "choose raw or qcow2"},
+		{[]string{"build", "--out", t.TempDir(), "--size-mib", "1"}, "between 256"},
+		{[]string{"build", "extra", "--out", t.TempDir()}, "unknown command"},
+	} {
+		cmd := Command()
+		var out bytes.Buffer
+		cmd.SetArgs(c.args)
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		if err := cmd.Execute(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.args, err, c.want)
+		}
+	}
+}
