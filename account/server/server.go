@@ -18,6 +18,7 @@ import (
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/account/accountrows"
 	"github.com/nimbrel/nimbrel/account/rootkey"
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
@@ -127,9 +128,8 @@ func (s *Service) newAccessKey(a ids.Account) (accountrows.AccessKey, string) {
 
 func (s *Service) random(n int) []byte {
 	b := make([]byte, n)
-	if _, err := io.ReadFull(s.env.Random, b); err != nil {
-		panic("account: random source failed: " + err.Error())
-	}
+	_, err := io.ReadFull(s.env.Random, b)
+	assert.That(err == nil, "random source for a key: %v", err)
 	return b
 }
 
