@@ -236,10 +236,13 @@ func (m *Moment) terminated(ctx context.Context, tx *store.Tx, i *Instance) erro
 // errTokenHeld keeps an instance's row while a client token names it.
 var errTokenHeld = errors.New("a client token still names the instance's reservation")
 
+// tokenGrace is how long after a token's lifetime its record has surely been collected.
+const tokenGrace = 15 * time.Minute
+
 // PurgeAt is when a terminated instance's row may go: it was visible for its time, and its token is forgotten.
 func (i *Instance) PurgeAt() time.Time {
 	at := time.UnixMilli(i.TerminatedMs).Add(compute.TerminatedFor)
-	if forgotten := time.UnixMilli(i.CreatedMs).Add(idem.Lifetime); i.Token != "" && forgotten.After(at) {
+	if forgotten := time.UnixMilli(i.CreatedMs).Add(idem.Lifetime + tokenGrace); i.Token != "" && forgotten.After(at) {
 		return forgotten
 	}
 	return at

@@ -187,6 +187,9 @@ func (s *Service) ConsoleOutput(ctx context.Context, a ids.Account, id ids.Insta
 	if rows[0].State == compute.Terminated {
 		return nil, now, nil
 	}
+	if s.link == nil {
+		return nil, now, compute.ErrHostUnreachable
+	}
 	header := host.Encode(host.ConsoleRequest{Instance: id, TailBytes: compute.ConsoleTailBytes})
 	stream, err := s.link.OpenStream(ctx, host.DocHost(rows[0].Host), host.StreamConsole, header)
 	if err != nil {

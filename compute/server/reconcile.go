@@ -21,7 +21,8 @@ import (
 const (
 	// workers bounds the reconciler's transactions under way; they share group commits.
 	workers = 32
-	// collectEvery is how often old client tokens and operations are removed.
+	// collectEvery is how often old client tokens and operations are removed; shorter than the grace that an instance's row
+	// gives its token.
 	collectEvery = 10 * time.Minute
 )
 
