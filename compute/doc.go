@@ -13,7 +13,8 @@
 //   - A launch commits whole: token record, quota, capacity, address, interface, volume, instance, operation, host item.
 //
 // Deliberately absent: live migration and automatic recovery on another host (the root disk is local), spot and
-// dedicated capacity, bulk launch beyond MaxPerRequest, attaching volumes.
+// dedicated capacity, bulk launch beyond MaxPerRequest, attaching volumes. A root disk that
+// outlives its instance stays on its host, holding its size there, until volumes can be deleted.
 //
 // A stopped instance keeps its host, its disk and the host capacity it was placed with; only the account's vCPU quota
 // returns at stop and is charged again at start. So a start never fails for want of capacity.
