@@ -101,7 +101,7 @@ func (l *Launch) one(tx *store.Tx, p *Planned) (Launched, error) {
 }
 
 // CandidatesFor is how many candidates each instance of a launch may have, so that the commit stays within the store's
-// bound of guards. An instance takes eleven beside four for each candidate.
+// bound of guards. An instance takes nine, and one for each resource of each candidate.
 func CandidatesFor(instances int) int {
 	const perLaunch, perInstance, perCandidate = 8, 10, 4
 	room := (store.MaxGuards-perLaunch)/instances - perInstance

@@ -128,16 +128,36 @@ func TestMinAndMaxCount(t *testing.T) {
 	mustContain(t, "capacity error", full.Error(), "1 lack vcpu")
 }
 
-func TestMaximumLaunch(t *testing.T) {
+// TestEverySizeOfLaunch: whatever the count, the commit stays within the store's bounds.
+func TestEverySizeOfLaunch(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 6)
-	got := w.launch(w.Request(compute.MaxPerRequest))
-	if len(got.Instances) != compute.MaxPerRequest {
-		t.Fatalf("launched %d", len(got.Instances))
+	w := newWorld(t, 12)
+	for _, q := range []account.Quota{account.QuotaVCPUs, account.QuotaInstances} {
+		if err := w.SetQuota(q, 1000); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w.await(compute.Running, idsOf(got.Instances)...)
-	w.terminate(idsOf(got.Instances)...)
-	w.await(compute.Terminated, idsOf(got.Instances)...)
+	key, err := w.Accounts.CreateKeyPair(w.ctx, account.KeyPairRequest{Account: w.Account, Name: "k", Type: account.KeyEd25519})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= compute.MaxPerRequest; n++ {
+		r := w.Request(n)
+		r.KeyName, r.ClientToken = key.Name, fmt.Sprint(n)
+		if got := w.launch(r); len(got.Instances) != n || got.Instances[0].KeyName != "k" {
+			t.Errorf("launched %d of %d", len(got.Instances), n)
+		}
+	}
+	list := idsOf(w.all())
+	w.await(compute.Running, list...)
+	for chunk := range slices.Chunk(list, compute.MaxIDsPerRequest) {
+		w.terminate(chunk...)
+	}
+	w.await(compute.Terminated, list...)
+	var many *compute.RequestError
+	if _, err := w.Compute().TerminateInstances(w.ctx, w.Account, list); !errors.As(err, &many) {
+		t.Errorf("one request for %d instances: %v", len(list), err)
+	}
 }
 
 func TestQuotas(t *testing.T) {
