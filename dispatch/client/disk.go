@@ -95,6 +95,10 @@ func readSection(path string) (*session.Sink, error) {
 	if err := read(path, &f); err != nil {
 		return nil, err
 	}
+	return f.sink()
+}
+
+func (f *sectionFile) sink() (*session.Sink, error) {
 	if err := f.ID.Validate(); err != nil {
 		return nil, err
 	}
