@@ -12,6 +12,7 @@ import (
 
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/session"
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/rpc"
 )
 
@@ -135,9 +136,8 @@ func newPending() pending {
 
 // New makes a client. It panics on options that Validate refuses.
 func New(o Options) *Client {
-	if err := o.Validate(); err != nil {
-		panic(err)
-	}
+	err := o.Validate()
+	assert.That(err == nil, "%v", err)
 	return &Client{o: o.withDefaults(), reset: make(chan struct{}, 1), pending: newPending(), shown: make(chan struct{}, 1)}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/session"
+	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
 // magic begins every file, with the format's number. History: 1, the first form: magic, SHA-256 of the rest, CBOR.
@@ -43,9 +44,7 @@ type heldItem struct {
 
 var fileDecoding = func() cbor.DecMode {
 	mode, err := cbor.DecOptions{MaxArrayElements: dispatch.MaxSectionItems, MaxMapPairs: dispatch.MaxSectionItems}.DecMode()
-	if err != nil {
-		panic(err)
-	}
+	assert.That(err == nil, "CBOR mode: %v", err)
 	return mode
 }()
 
@@ -96,6 +95,10 @@ func readSection(path string) (*session.Sink, error) {
 	if err := read(path, &f); err != nil {
 		return nil, err
 	}
+	return f.sink()
+}
+
+func (f *sectionFile) sink() (*session.Sink, error) {
 	if err := f.ID.Validate(); err != nil {
 		return nil, err
 	}

@@ -37,23 +37,43 @@ const (
 
 // Authority signs certificates of servers and targets. It is safe for concurrent use.
 type Authority struct {
-	clock env.Clock
-	cert  *x509.Certificate
-	key   *ecdsa.PrivateKey
+	clock  env.Clock
+	sealer Sealer // nil: none
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
 
 	mu     sync.Mutex
 	server *tls.Certificate // issued anew when half its time is over
 }
 
-// OpenAuthority loads the authority in a directory, or creates both.
+// Sealer encrypts what is kept on disk; the cluster's root key is one.
+type Sealer interface {
+	Seal(secret []byte, purpose string) []byte
+	Unseal(sealed []byte, purpose string) ([]byte, error)
+}
+
+// sealPurpose binds a sealed key to what it is for.
+const sealPurpose = "dispatch/authority"
+
+// OpenSealedAuthority is OpenAuthority with the authority's key encrypted. A key that an unsealed authority left is sealed
+// in place.
+func OpenSealedAuthority(dir string, clock env.Clock, sealer Sealer) (*Authority, error) {
+	return openAuthority(dir, clock, sealer)
+}
+
+// OpenAuthority loads the authority in a directory, or creates both. The key is protected by its file mode alone.
 func OpenAuthority(dir string, clock env.Clock) (*Authority, error) {
+	return openAuthority(dir, clock, nil)
+}
+
+func openAuthority(dir string, clock env.Clock, sealer Sealer) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open authority %s: %w", dir, err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open authority %s: %w", dir, err)
 	}
-	a := &Authority{clock: clock}
+	a := &Authority{clock: clock, sealer: sealer}
 	err := a.load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = a.create(dir)
@@ -73,7 +93,13 @@ func (a *Authority) load(dir string) error {
 	if a.cert, err = x509.ParseCertificate(certDER); err != nil {
 		return err
 	}
-	a.key, err = readKey(filepath.Join(dir, "ca.key"))
+	path := filepath.Join(dir, "ca.key")
+	a.key, err = a.readSealed(path)
+	if err != nil && a.sealer != nil && !errors.Is(err, fs.ErrNotExist) {
+		if a.key, err = readKey(path); err == nil {
+			err = a.writeSealed(path)
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ca.pem is there and ca.key is not: restore it; a new authority would lock every host out")
 	}
@@ -81,8 +107,12 @@ func (a *Authority) load(dir string) error {
 }
 
 func (a *Authority) create(dir string) error {
-	key, err := newKey(filepath.Join(dir, "ca.key"))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
+		return err
+	}
+	a.key = key
+	if err := a.writeSealed(filepath.Join(dir, "ca.key")); err != nil {
 		return err
 	}
 	now := a.clock.Now()
@@ -98,8 +128,35 @@ func (a *Authority) create(dir string) error {
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
 		return err
 	}
-	a.key = key
 	return writePEM(filepath.Join(dir, "ca.pem"), "CERTIFICATE", der, 0o644)
+}
+
+const sealedKind = "SEALED PRIVATE KEY"
+
+func (a *Authority) writeSealed(path string) error {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return err
+	}
+	if a.sealer == nil {
+		return writePEM(path, "PRIVATE KEY", der, 0o600)
+	}
+	return writePEM(path, sealedKind, a.sealer.Seal(der, sealPurpose), 0o600)
+}
+
+func (a *Authority) readSealed(path string) (*ecdsa.PrivateKey, error) {
+	if a.sealer == nil {
+		return readKey(path)
+	}
+	sealed, err := readPEM(path, sealedKind)
+	if err != nil {
+		return nil, err
+	}
+	der, err := a.sealer.Unseal(sealed, sealPurpose)
+	if err != nil {
+		return nil, fmt.Errorf("unseal %s: %w", path, err)
+	}
+	return parseKey(path, der)
 }
 
 // Certificate is the authority's own.
@@ -229,6 +286,10 @@ func readKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseKey(path, der)
+}
+
+func parseKey(path string, der []byte) (*ecdsa.PrivateKey, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("parse %s: %w", path, err)

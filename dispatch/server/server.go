@@ -16,6 +16,7 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	"github.com/nimbrel/nimbrel/dispatch/session"
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/rpc"
 	"github.com/nimbrel/nimbrel/store"
@@ -116,9 +117,8 @@ type target struct {
 
 // New makes a server over a store handle. It panics on options that Validate refuses.
 func New(db *store.DB, o Options) *Server {
-	if err := o.Validate(); err != nil {
-		panic(err)
-	}
+	err := o.Validate()
+	assert.That(err == nil, "%v", err)
 	return &Server{db: db, o: o.withDefaults(), lib: session.NewLibrary(), ready: make(chan struct{}), advanced: make(chan struct{}), epochs: map[string]uint64{},
 		identities: map[string][]byte{}, targets: map[string]*target{}, interest: map[string]map[*link]struct{}{}, conns: map[*rpc.Conn]struct{}{}}
 }

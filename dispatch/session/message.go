@@ -5,6 +5,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
 // Message is one of the types below. On the wire it is its kind byte and a CBOR map with integer keys; unknown keys are
@@ -146,9 +147,7 @@ var decoding = func() cbor.DecMode {
 		MaxArrayElements: 1 << 16,
 		MaxMapPairs:      64,
 	}.DecMode()
-	if err != nil {
-		panic(err)
-	}
+	assert.That(err == nil, "CBOR mode: %v", err)
 	return mode
 }()
 
