@@ -14,23 +14,24 @@ type durable struct {
 	mu       sync.Mutex
 	closed   bool          // mu
 	version  store.Version // mu
+	written  uint64        // mu; bytes of rows up to version, see mvcc.Entry
 	advanced chan struct{} // mu; closed and replaced when version rises, closed for good at the end
 	tail     []store.Batch // mu; consecutive up to version, oldest first; elements are never changed
 	bytes    int           // mu; of tail
 }
 
-func newDurable(v store.Version, limit int) *durable {
-	return &durable{limit: limit, version: v, advanced: make(chan struct{})}
+func newDurable(v store.Version, written uint64, limit int) *durable {
+	return &durable{limit: limit, version: v, written: written, advanced: make(chan struct{})}
 }
 
 // advance makes a version and the transactions up to it visible.
-func (d *durable) advance(v store.Version, committed []store.Batch) {
+func (d *durable) advance(v store.Version, written uint64, committed []store.Batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if v == d.version {
 		return
 	}
-	d.version = v
+	d.version, d.written = v, written
 	for _, b := range committed {
 		d.bytes += tailBytes(b)
 	}
@@ -64,6 +65,13 @@ func (d *durable) now() (v store.Version, advanced <-chan struct{}, closed bool)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.version, d.advanced, d.closed
+}
+
+// size returns the newest durable version and the bytes of rows up to it.
+func (d *durable) size() (store.Version, uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.version, d.written
 }
 
 // after returns the transactions after a version. It reports false when they are no longer all in memory.

@@ -139,7 +139,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	last := state.Last()
 	e := &Engine{
 		options: o, dir: dir, state: state, queue: newQueue(o.QueueCommits, o.TenantCommits),
-		durable: newDurable(last.Version, o.FeedBytes), leases: leases{open: map[*snapshot]struct{}{}},
+		durable: newDurable(last.Version, last.Written, o.FeedBytes), leases: leases{open: map[*snapshot]struct{}{}},
 		recent: newRecent(last.Version, o.RecentRows), version: last.Version, written: last.Written,
 		nowMs: max(now, last.TimeMs), flights: make(chan *flight, pipelineDepth),
 		slots: make(chan struct{}, pipelineDepth), diskFull: make(chan bool, 1), stop: make(chan struct{}),

@@ -28,10 +28,11 @@ func (e *Engine) maintain() {
 func (e *Engine) collect() {
 	for {
 		now := e.options.Env.Clock.Now()
-		v, _, _ := e.durable.now()
+		v, written := e.durable.size()
 		more, err := e.state.Collect(mvcc.Retention{
 			OldestMs: now.Add(-e.options.History).UnixMilli(),
 			Bytes:    e.options.HistoryBytes,
+			Written:  written,
 			Keep:     e.leases.oldest(v, now),
 		})
 		e.must(err)

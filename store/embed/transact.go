@@ -24,6 +24,7 @@ type flight struct {
 	// committed are the transactions of the batch, for feeds; version is the newest state that any answer saw.
 	committed []store.Batch
 	version   store.Version
+	written   uint64 // bytes of rows up to version
 	applied   time.Time
 }
 
@@ -61,7 +62,7 @@ func (e *Engine) evaluate(waiters []*waiter, full bool) *flight {
 	for _, w := range waiters {
 		f.answers = append(f.answers, e.evaluateOne(f, w, full))
 	}
-	f.version = e.version
+	f.version, f.written = e.version, e.written
 	if f.batch.Empty() {
 		e.must(f.batch.Discard())
 		f.batch = nil
@@ -112,7 +113,7 @@ func (e *Engine) sync() {
 			e.must(f.batch.Wait())
 			e.stats.synced(len(f.waiters), time.Since(f.applied))
 		}
-		e.durable.advance(f.version, f.committed)
+		e.durable.advance(f.version, f.written, f.committed)
 		for i, w := range f.waiters {
 			e.stats.answered(f.answers[i])
 			w.finish(f.answers[i], nil)

@@ -64,7 +64,7 @@ func (s *State) collectable(from store.Version, r Retention) (floor, map[string]
 	keys := map[string]struct{}{}
 	n := 0
 	err := s.Log(from, func(e Entry) bool {
-		if e.Version > r.Keep || n == collectEntries || (e.TimeMs >= r.OldestMs && r.Written-e.Written <= r.Bytes) {
+		if e.Version > r.Keep || n == collectEntries || (e.TimeMs >= r.OldestMs && e.Written+r.Bytes >= r.Written) {
 			return false
 		}
 		n++

@@ -1,0 +1,161 @@
+// Package tool holds the subcommands that look into a store's directory.
+//
+// They open it read only, print one JSON object per row, and never change anything. A directory in use is refused with
+// the fix named. Start with Command.
+package tool
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/embed"
+	"github.com/nimbrel/nimbrel/store/tuple"
+)
+
+// place says where to read.
+type place struct {
+	dir    string
+	cell   uint32
+	tenant string
+}
+
+// Command returns "store" with its subcommands.
+func Command() *cobra.Command {
+	var p place
+	c := &cobra.Command{
+		Use:   "store",
+		Short: "Look into a store's directory whose server is down",
+		Long: "Look into a store's directory whose server is down.\n\nA key is given as its elements, one argument each: " +
+			"text as it is, integers as #5.\nRows are printed as JSON, one a line; CBOR maps show their field numbers.",
+	}
+	flags := c.PersistentFlags()
+	flags.StringVar(&p.dir, "dir", "", "the store's directory")
+	flags.Uint32Var(&p.cell, "cell", 0, "cell of the key")
+	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan: default all tenants of all cells)")
+	_ = c.MarkPersistentFlagRequired("dir")
+	c.AddCommand(getCommand(&p), scanCommand(&p))
+	return c
+}
+
+func getCommand(p *place) *cobra.Command {
+	return &cobra.Command{
+		Use:     "get ELEMENT...",
+		Short:   "Print one row",
+		Example: "  nimbrel store get --dir /var/lib/nimbrel/store --tenant main instance i-0123456789abcdef0",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, err := parseKey(store.HandlePrefix(p.cell, p.tenant), args)
+			if err != nil {
+				return err
+			}
+			return p.read(c.Context(), func(ctx context.Context, s store.Snapshot) error {
+				return printRow(ctx, c.OutOrStdout(), s, key, args)
+			})
+		},
+	}
+}
+
+func scanCommand(p *place) *cobra.Command {
+	var limit int
+	c := &cobra.Command{
+		Use:     "scan [ELEMENT...]",
+		Short:   "Print the rows whose keys start with the elements",
+		Example: "  nimbrel store scan --dir /var/lib/nimbrel/store --limit 10",
+		RunE: func(c *cobra.Command, args []string) error {
+			var prefix []byte
+			if c.Flags().Changed("tenant") || c.Flags().Changed("cell") || len(args) > 0 {
+				prefix = store.HandlePrefix(p.cell, p.tenant)
+			}
+			prefix, err := parseKey(prefix, args)
+			if err != nil {
+				return err
+			}
+			return p.read(c.Context(), func(ctx context.Context, s store.Snapshot) error {
+				return printRange(ctx, c.OutOrStdout(), s, prefix, limit)
+			})
+		},
+	}
+	c.Flags().IntVar(&limit, "limit", 1000, "most rows to print, 0 for all")
+	return c
+}
+
+// read opens the directory read only and calls fn with its newest state.
+func (p *place) read(ctx context.Context, fn func(ctx context.Context, s store.Snapshot) error) (err error) {
+	if ctx == nil {
+		ctx = context.Background() // the command was run without one
+	}
+	e, err := embed.Open(p.dir, embed.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	s, err := e.Snapshot(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer s.Release()
+	return fn(ctx, s)
+}
+
+// parseKey appends the elements to a key.
+func parseKey(key []byte, elements []string) ([]byte, error) {
+	for _, e := range elements {
+		if !strings.HasPrefix(e, "#") {
+			key = tuple.AppendText(key, e)
+			continue
+		}
+		if n, err := strconv.ParseUint(e[1:], 10, 64); err == nil {
+			key = tuple.AppendUint(key, n)
+		} else if n, err := strconv.ParseInt(e[1:], 10, 64); err == nil {
+			key = tuple.AppendInt(key, n)
+		} else {
+			return nil, fmt.Errorf("key element %q: an integer follows #, or write the text without it", e)
+		}
+	}
+	return key, nil
+}
+
+func printRow(ctx context.Context, w io.Writer, s store.Snapshot, key []byte, args []string) error {
+	v, version, found, err := s.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("no row %s: `store scan` lists what there is", strings.Join(args, " "))
+	}
+	_, err = w.Write(appendRow(nil, store.KV{Key: key, Value: v, Version: version}))
+	return err
+}
+
+func printRange(ctx context.Context, w io.Writer, s store.Snapshot, prefix []byte, limit int) error {
+	out := bufio.NewWriter(w)
+	o := store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix)}
+	for left := limit; limit == 0 || left > 0; {
+		if o.Limit = store.MaxRangeRows; limit > 0 {
+			o.Limit = min(left, o.Limit)
+		}
+		rows, err := s.Range(ctx, o)
+		if err != nil {
+			return err
+		}
+		for _, kv := range rows {
+			if _, err := out.Write(appendRow(nil, kv)); err != nil {
+				return err
+			}
+		}
+		if len(rows) < o.Limit {
+			break
+		}
+		left -= len(rows)
+		o.Begin = append(append([]byte{}, rows[len(rows)-1].Key...), 0)
+	}
+	return out.Flush()
+}
