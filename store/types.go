@@ -100,8 +100,8 @@ type Snapshot interface {
 	Release()
 }
 
-// Feed is a stream of whole transactions in order. Next returns at least every ProgressInterval, with a progress mark
-// when nothing happened; it returns ErrCompacted when the history it stands on is gone. One caller at a time.
+// Feed is a stream of whole transactions in order. Next returns at least every ProgressInterval: with a progress mark
+// when nothing happened, and at once after transactions that touch none of the feed's prefixes. It returns ErrCompacted when the history it stands on is gone. One caller at a time.
 type Feed interface {
 	Next(ctx context.Context) (Batch, error)
 	Close()

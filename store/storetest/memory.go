@@ -148,7 +148,7 @@ func (m *Memory) Watch(_ context.Context, from store.Version, prefixes ...[]byte
 	case from < m.floor:
 		return nil, store.ErrCompacted
 	}
-	return &memoryFeed{m: m, at: from, prefixes: prefixes}, nil
+	return &memoryFeed{m: m, at: from, told: from, prefixes: prefixes}, nil
 }
 
 // Close ends the store; snapshots stay readable.
@@ -260,7 +260,7 @@ func (s *memorySnapshot) Range(ctx context.Context, o store.RangeOptions) ([]sto
 
 type memoryFeed struct {
 	m        *Memory
-	at       store.Version
+	at, told store.Version // walked to; told the caller
 	prefixes [][]byte
 
 	mu     sync.Mutex
@@ -279,7 +279,7 @@ func (f *memoryFeed) Next(ctx context.Context) (store.Batch, error) {
 		case <-ctx.Done():
 			return store.Batch{}, ctx.Err()
 		case <-progress.C:
-			return store.Batch{History: f.m.history, Version: f.at, Progress: true}, nil
+			return f.progress(), nil
 		case <-advanced:
 		}
 	}
@@ -299,10 +299,19 @@ func (f *memoryFeed) poll() (b store.Batch, found bool, advanced chan struct{}, 
 		b = f.m.batches[f.at-f.m.floor]
 		f.at++
 		if b.Changes = under(b.Changes, f.prefixes); len(b.Changes) > 0 {
+			f.told = f.at
 			return b, true, nil, nil
 		}
 	}
+	if f.told < f.at {
+		return f.progress(), true, nil, nil
+	}
 	return b, false, f.m.advanced, nil
+}
+
+func (f *memoryFeed) progress() store.Batch {
+	f.told = f.at
+	return store.Batch{History: f.m.history, Version: f.at, Progress: true}
 }
 
 func (f *memoryFeed) isClosed() bool {

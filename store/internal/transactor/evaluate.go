@@ -81,10 +81,6 @@ func Evaluate(v View, s *Sessions, in Input) (Effect, error) {
 
 // validate answers a conflict when something that was read has changed since.
 func validate(v View, c *store.Commit) (*store.Answer, error) {
-	if len(c.Reads) > 0 && c.ReadVersion < v.Floor() {
-		return store.Refuse(store.ReasonTooOld, "read at version %d, history starts at %d: start over",
-			c.ReadVersion, v.Floor()), nil
-	}
 	for _, r := range c.Reads {
 		key, version, err := v.Changed(r.Begin, r.End, c.ReadVersion)
 		if err != nil {
@@ -93,6 +89,10 @@ func validate(v View, c *store.Commit) (*store.Answer, error) {
 		if version != 0 {
 			return &store.Answer{Outcome: store.OutcomeConflict, Key: key, Version: version}, nil
 		}
+	}
+	// Asked last: the floor may have risen meanwhile, past deletions that Changed then did not see.
+	if floor := v.Floor(); len(c.Reads) > 0 && c.ReadVersion < floor {
+		return store.Refuse(store.ReasonTooOld, "read at version %d, history starts at %d: start over", c.ReadVersion, floor), nil
 	}
 	return nil, nil
 }
