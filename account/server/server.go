@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,7 +44,6 @@ type Service struct {
 	tags     *Tags
 	view     *view
 	follower *follow.Follower
-	secrets  sync.Map // access key id: opened, the secret of a sealed value
 }
 
 var _ account.Service = (*Service)(nil)
@@ -197,21 +195,18 @@ func (s *Service) Lookup(ctx context.Context, id string) (ids.Account, string, e
 	return k.Account, secret, nil
 }
 
-// opened remembers what a sealed value held, so that a request costs no decryption.
-type opened struct{ sealed, secret string }
-
+// unseal opens a key's secret, once for as long as the view holds the key.
 func (s *Service) unseal(k accountrows.AccessKey) (string, error) {
-	if v, ok := s.secrets.Load(k.ID); ok {
-		if o := v.(opened); o.sealed == string(k.Sealed) {
-			return o.secret, nil
-		}
+	if secret, ok := s.view.secrets.Load(string(k.Sealed)); ok {
+		return secret.(string), nil
 	}
-	secret, err := s.key.Unseal(k.Sealed, accountrows.Purpose(k.ID))
+	b, err := s.key.Unseal(k.Sealed, accountrows.Purpose(k.ID))
 	if err != nil {
 		return "", err
 	}
-	s.secrets.Store(k.ID, opened{sealed: string(k.Sealed), secret: string(secret)})
-	return string(secret), nil
+	secret := string(b)
+	s.view.remember(k, secret)
+	return secret, nil
 }
 
 // Quotas returns each quota's limit and rest. See account.Service.

@@ -20,6 +20,9 @@ type view struct {
 	accounts   map[ids.Account]account.Account
 	accessKeys map[string]accountrows.AccessKey
 	keyPairs   map[ids.Account]map[string]account.KeyPair // by name
+
+	// secrets holds what sealed values opened to, of keys in accessKeys only.
+	secrets sync.Map
 }
 
 func newView() *view {
@@ -32,6 +35,7 @@ func (v *view) reset() {
 	v.accounts = map[ids.Account]account.Account{}
 	v.accessKeys = map[string]accountrows.AccessKey{}
 	v.keyPairs = map[ids.Account]map[string]account.KeyPair{}
+	v.secrets.Clear()
 }
 
 // apply takes a batch of the feed. A row that cannot be read is a broken invariant: only this part writes them.
@@ -56,6 +60,7 @@ func (v *view) change(c store.Change) error {
 	case accountrows.FamilyAccount:
 		return change(v.accounts, ids.Account(parts[0]), c, accountrows.DecodeAccount)
 	case accountrows.FamilyAccessKey:
+		v.secrets.Delete(string(v.accessKeys[parts[0]].Sealed))
 		return change(v.accessKeys, parts[0], c, accountrows.DecodeAccessKey)
 	case accountrows.FamilyKeyPair:
 		owner := ids.Account(parts[0])
@@ -91,6 +96,15 @@ func (v *view) accessKey(id string) (accountrows.AccessKey, bool) {
 	defer v.mu.RUnlock()
 	k, found := v.accessKeys[id]
 	return k, found
+}
+
+// remember keeps an opened secret unless the key has changed meanwhile.
+func (v *view) remember(k accountrows.AccessKey, secret string) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if string(v.accessKeys[k.ID].Sealed) == string(k.Sealed) {
+		v.secrets.Store(string(k.Sealed), secret)
+	}
 }
 
 func (v *view) accessKeysOf(a ids.Account) []account.AccessKey {
