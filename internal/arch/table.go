@@ -39,8 +39,8 @@ var mayTable = []mayRow{
 	{"ec2", []string{"account", "compute!", "vpc!", "image!", "svc", "apigen"}, "the public door speaks to contracts"},
 	{"operator", []string{"account", "compute!", "vpc!", "image!", "dispatch!", "check", "svc", "store!", "apigen"}, "the operators' door speaks to contracts"},
 	{"apigen", nil, "the generator stands on the standard library"},
-	{"cli", []string{"operator/operatorgen", "operator/stream", "ec2/ec2gen", "ec2/sigv4"}, "a client knows the generated APIs only"},
-	{"dev", []string{"operator/operatorgen", "cli"}, "the one-machine cloud starts processes and asks their APIs"},
+	{"cli", []string{"operator/operatorgen", "operator/stream"}, "a client knows the generated APIs only"},
+	{"dev", []string{"operator/operatorgen"}, "the one-machine cloud starts processes and asks their APIs"},
 	{"cmd", []string{"*"}, "the binary wires everything"},
 	{"test", []string{"*"}, "tests stand outside every part"},
 }

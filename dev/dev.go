@@ -1,0 +1,183 @@
+// Package dev brings up a whole cloud on one machine: the server and each host's agent as separate processes, and on
+// Linux as root a network of namespaces between them.
+//
+// Up does what is missing and nothing else, so it also resumes after a failure, an interrupted run or a reboot. Down ends
+// every process and removes every namespace, link, mount and file that Up and its processes made. Both hold the state
+// directory's lock.
+//
+// Deliberately absent: restarting what dies while the cloud is up (run Up again), and any knowledge of the cloud's
+// insides: dev starts commands and asks the operators' API.
+package dev
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/nimbrel/nimbrel/dev/internal/daemon"
+	"github.com/nimbrel/nimbrel/dev/internal/fabric"
+	"github.com/nimbrel/nimbrel/internal/statedir"
+)
+
+// Plan is what a one-machine cloud consists of. It is fixed by the first Up and kept in the state directory.
+type Plan struct {
+	Hosts    int          `json:"hosts"`
+	Fake     bool         `json:"fake"`  // hosts pretend; nothing needs root
+	Zones    int          `json:"zones"` // that fake hosts are spread over; each real host is a zone of its own
+	Region   string       `json:"region"`
+	Listen   string       `json:"listen"`  // EC2 API
+	Metrics  string       `json:"metrics"` // metrics, health and profiles
+	Link     string       `json:"link"`    // host link, when fake; real hosts dial the fabric's address
+	Underlay netip.Prefix `json:"underlay"`
+	Prefix   string       `json:"prefix"` // of namespace and link names
+	VCPUs    int          `json:"vcpus"`  // per host
+	MemoryMi int          `json:"memoryMib"`
+	LinkPort int          `json:"linkPort"`
+}
+
+// Defaults of a Plan, and what each side of it needs.
+const (
+	defaultHosts  = 2
+	defaultZones  = 3
+	defaultRegion = "us-nimbrel-1"
+	linkPort      = 8774
+	// reservedMemoryMi is left to the machine itself.
+	reservedMemoryMi = 2048
+	// emulatedVCPUs is how many vCPUs one processor carries.
+	emulatedVCPUs = 4
+	maxFakeHosts  = 256
+)
+
+// Cloud is a one-machine cloud in a state directory.
+type Cloud struct {
+	Dir    string
+	Binary string // the nimbrel executable
+	// Progress receives one line for each step; nil is silence.
+	Progress func(format string, args ...any)
+}
+
+// CanBeReal says whether this machine and user can run real hosts, and if not, why.
+func CanBeReal() (bool, string) {
+	switch {
+	case runtime.GOOS != "linux":
+		return false, "this is not Linux"
+	case os.Geteuid() != 0:
+		return false, "not root (use sudo for real virtual machines)"
+	}
+	return true, ""
+}
+
+// DefaultPlan is a plan for this machine.
+func DefaultPlan(fake bool, hosts int) Plan {
+	if hosts == 0 {
+		hosts = defaultHosts
+	}
+	p := Plan{
+		Hosts: hosts, Fake: fake, Zones: defaultZones, Region: defaultRegion,
+		Listen: "127.0.0.1:8773", Metrics: "127.0.0.1:8775", LinkPort: linkPort, Link: fmt.Sprintf("127.0.0.1:%d", linkPort),
+		Underlay: netip.MustParsePrefix("198.18.77.0/24"), Prefix: "nb",
+		VCPUs: 64, MemoryMi: 256 << 10,
+	}
+	if !fake {
+		p.VCPUs = max(1, runtime.NumCPU()*emulatedVCPUs/hosts)
+		p.MemoryMi = max(256, (availableMemoryMi()-reservedMemoryMi)/hosts)
+	}
+	return p
+}
+
+// Validate reports the first thing wrong with a plan.
+func (p Plan) Validate() error {
+	if p.Fake {
+		if p.Hosts < 1 || p.Hosts > maxFakeHosts || p.Zones < 1 || p.Zones > 26 {
+			return fmt.Errorf("%d fake hosts in %d zones: want 1 to %d hosts and 1 to 26 zones", p.Hosts, p.Zones, maxFakeHosts)
+		}
+		return nil
+	}
+	if p.Hosts < 1 || p.Hosts > 26 {
+		return fmt.Errorf("%d hosts: want 1 to 26, since each is a zone of its own", p.Hosts)
+	}
+	return p.fabric().Validate()
+}
+
+func (p Plan) fabric() fabric.Plan {
+	return fabric.Plan{Prefix: p.Prefix, Underlay: p.Underlay, Hosts: p.Hosts}
+}
+
+// zone is the zone of host index, counted from 1: us-nimbrel-1a and so on.
+func (p Plan) zone(index int) string {
+	letter := index - 1
+	if p.Fake {
+		letter %= p.Zones
+	}
+	return p.Region + string(rune('a'+letter))
+}
+
+// linkAddress is where agents reach the server.
+func (p Plan) linkAddress() string {
+	if p.Fake {
+		return p.Link
+	}
+	return netip.AddrPortFrom(p.fabric().MachineAddress(), uint16(p.LinkPort)).String()
+}
+
+func (c *Cloud) daemons() daemon.Dir {
+	return daemon.Dir{Run: filepath.Join(c.Dir, "daemons"), Log: c.LogDir()}
+}
+
+// LogDir is where the cloud's processes log.
+func (c *Cloud) LogDir() string { return filepath.Join(c.Dir, "log") }
+
+func (c *Cloud) hostDir(index int) string {
+	return filepath.Join(c.Dir, "hosts", hostName(index))
+}
+
+func hostName(index int) string { return fmt.Sprintf("host-%d", index) }
+
+func (c *Cloud) socket() string { return statedir.OperatorSocket(c.Dir) }
+
+func (c *Cloud) planPath() string { return filepath.Join(c.Dir, "dev.json") }
+
+// loadPlan returns the plan of a cloud that was brought up; os.ErrNotExist when there is none.
+func (c *Cloud) loadPlan() (Plan, error) {
+	raw, err := os.ReadFile(c.planPath())
+	if err != nil {
+		return Plan{}, err
+	}
+	var p Plan
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return Plan{}, fmt.Errorf("read %s: %w", c.planPath(), err)
+	}
+	return p, p.Validate()
+}
+
+// ensurePlan keeps the first plan. Another one later is refused: parts of the cloud would follow each.
+func (c *Cloud) ensurePlan(want Plan) (Plan, error) {
+	have, err := c.loadPlan()
+	if err == nil {
+		if have.Fake != want.Fake || have.Hosts != want.Hosts {
+			return Plan{}, fmt.Errorf("the cloud in %s has %d hosts (fake: %v), not %d (fake: %v): run `nimbrel dev down` first", c.Dir, have.Hosts, have.Fake, want.Hosts, want.Fake)
+		}
+		return have, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return Plan{}, err
+	}
+	if err := want.Validate(); err != nil {
+		return Plan{}, err
+	}
+	raw, err := json.MarshalIndent(want, "", "  ")
+	if err != nil {
+		return Plan{}, err
+	}
+	return want, os.WriteFile(c.planPath(), append(raw, '\n'), 0o600)
+}
+
+func (c *Cloud) say(format string, args ...any) {
+	if c.Progress != nil {
+		c.Progress(format, args...)
+	}
+}

@@ -1,0 +1,193 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/internal/wire"
+	"github.com/nimbrel/nimbrel/dispatch/session"
+	"github.com/nimbrel/nimbrel/rpc"
+)
+
+// connectTimeout bounds dialling, the handshakes and the way to the first answer.
+const connectTimeout = 30 * time.Second
+
+// live is one session's connection.
+type live struct {
+	conn   *rpc.Conn
+	stream *rpc.Stream
+}
+
+// session dials and works until the session ends. worked tells whether the server took the target.
+func (c *Client) session(ctx context.Context) (worked bool, err error) {
+	dial, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	nc, err := c.o.Dial(dial)
+	if err != nil {
+		return false, fmt.Errorf("dial server: %w", err)
+	}
+	conn, err := rpc.Client(dial, nc, rpc.Options{Handler: streams{c}, Name: c.o.Target})
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { go conn.Close() })()
+	if c.o.Connected != nil {
+		if err := c.o.Connected(dial, conn); err != nil {
+			c.o.Log.Warn("prepare connection", "target", c.o.Target, "err", err)
+		}
+	}
+	stream, err := conn.OpenStream(dial, wire.Stream, nil)
+	if err != nil {
+		return false, err
+	}
+	return c.loop(ctx, live{conn, stream})
+}
+
+// loop is the session: messages, reports and heartbeats, on one goroutine.
+func (c *Client) loop(ctx context.Context, l live) (worked bool, err error) {
+	messages, failed := make(chan session.Message), make(chan error, 1)
+	go l.read(messages, failed)
+	if err := c.act(l, c.core.Connect(c.o.Info())); err != nil {
+		return false, err
+	}
+	heartbeat := time.NewTimer(c.heartbeatPause())
+	defer heartbeat.Stop()
+	silence := time.NewTimer(connectTimeout)
+	defer silence.Stop()
+	var gather <-chan time.Time
+	for {
+		var out session.Output
+		select {
+		case m := <-messages:
+			silence.Reset(max(connectTimeout, 6*c.o.HeartbeatPeriod))
+			out = c.core.Receive(m)
+			if w, ok := m.(*session.Welcome); ok && w.Verdict == session.Resume {
+				worked = true
+				c.note(true, nil)
+				out.Send = append(out.Send, c.hear().Send...)
+			}
+		case <-c.reset:
+			if gather == nil {
+				gather = time.After(c.o.ReportDelay)
+			}
+		case <-gather:
+			gather = nil
+			out = c.hear()
+		case <-heartbeat.C:
+			heartbeat.Reset(c.heartbeatPause())
+			out = c.core.Heartbeat()
+		case <-silence.C:
+			return worked, errors.New("server is silent")
+		case err := <-failed:
+			return worked, err
+		case <-ctx.Done():
+			return worked, ctx.Err()
+		}
+		if err := c.act(l, out); err != nil {
+			return worked, err
+		}
+	}
+}
+
+func (c *Client) heartbeatPause() time.Duration {
+	p := c.o.HeartbeatPeriod
+	return p - p/10 + rand.N(p/5+1)
+}
+
+// read hands over messages until the stream fails; the loop's end closes the connection and with it the stream.
+func (l live) read(messages chan<- session.Message, failed chan<- error) {
+	r := wire.NewReader(l.stream)
+	for {
+		m, err := r.Next()
+		if err != nil {
+			failed <- fmt.Errorf("session: %w", err)
+			return
+		}
+		select {
+		case messages <- m:
+		case <-l.conn.Done():
+			return
+		}
+	}
+}
+
+// act executes an output and sends its messages.
+func (c *Client) act(l live, out session.Output) error {
+	send, err := c.execute(out)
+	if len(send) > 0 {
+		l.stream.SetWriteDeadline(time.Now().Add(time.Minute))
+		if werr := wire.Write(l.stream, send...); err == nil {
+			err = werr
+		}
+	}
+	return err
+}
+
+// execute does what an output says, and what follows from that, in the order that keeps what is shown durable.
+func (c *Client) execute(out session.Output) (send []session.Message, end error) {
+	if out.StandDown != 0 {
+		c.o.Log.Warn("stand down: this target was given up under its old epoch", "target", c.o.Target, "epoch", out.StandDown)
+		c.o.StandDown(out.StandDown)
+	}
+	changed := false
+	for queue := []session.Output{out}; len(queue) > 0; queue = queue[1:] {
+		o := queue[0]
+		if o.Meta != nil {
+			if err := c.disk.writeMeta(*o.Meta); err != nil {
+				return send, fmt.Errorf("keep history and epoch: %w", err)
+			}
+		}
+		send = append(send, o.Send...)
+		for _, k := range o.Stage {
+			if err := c.disk.write(k); err != nil {
+				c.o.Log.Error("keep desired section", "section", k.ID.String(), "err", err)
+				queue = append(queue, c.core.Abort(k, err))
+				continue
+			}
+			queue = append(queue, c.core.Commit(k))
+		}
+		for _, id := range o.Drop {
+			c.disk.remove(id)
+		}
+		changed = changed || o.Changed
+		end = errors.Join(end, o.Close)
+	}
+	if changed {
+		c.publish()
+	}
+	return send, end
+}
+
+// publish shows the state to the owner.
+func (c *Client) publish() {
+	d := Desired{sinks: c.core.Sections()}
+	c.mu.Lock()
+	c.desired = d
+	c.mu.Unlock()
+	select {
+	case c.shown <- struct{}{}:
+	default:
+	}
+}
+
+// streams serves what the server opens.
+type streams struct{ c *Client }
+
+func (streams) ServeRequest(context.Context, *rpc.Conn, uint32, []byte) ([]byte, error) {
+	return nil, &rpc.Error{Code: rpc.CodeUnknownMethod, Message: "a target serves streams only"}
+}
+
+func (streams) ServeOneway(*rpc.Conn, uint32, []byte) {}
+
+func (s streams) ServeStream(ctx context.Context, stream *rpc.Stream) error {
+	serve := s.c.o.Streams[stream.Name()]
+	if serve == nil || len(stream.Header()) > dispatch.MaxStreamHeader {
+		return rpc.ErrUnknownStream
+	}
+	return serve(ctx, stream, stream.Header())
+}

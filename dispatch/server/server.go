@@ -1,0 +1,350 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/enroll"
+	"github.com/nimbrel/nimbrel/dispatch/session"
+	"github.com/nimbrel/nimbrel/internal/env"
+	"github.com/nimbrel/nimbrel/rpc"
+	"github.com/nimbrel/nimbrel/store"
+)
+
+// Options of a Server. The zero value of each field means the default named.
+type Options struct {
+	Cell     uint32
+	Observer dispatch.Observer // hears from targets; nobody by default
+	// Authority signs targets and proves the server to them. Without one there is no TLS and every peer is believed the
+	// name it gives: for tests over loopback, and only with Plain set.
+	Authority *enroll.Authority
+	Plain     bool
+
+	Clock      env.Clock // the machine's
+	Log        *slog.Logger
+	MaxTargets int // sessions at once; 16384
+
+	SuspectAfter time.Duration // dispatch.SuspectAfter
+	DeadAfter    time.Duration // dispatch.DeadAfter
+	ResendPeriod time.Duration // dispatch.ResendPeriod; negative: never
+	ProbeTimeout time.Duration // how long a session may take to prove that it lives when its name is claimed; 3 s
+	Tick         time.Duration // how often silence is judged and tombstones are looked at; 1 s
+}
+
+// Validate reports options that contradict each other.
+func (o Options) Validate() error {
+	if o.Authority == nil && !o.Plain {
+		return errors.New("dispatch server: needs an authority, or Plain for tests")
+	}
+	if o.Authority != nil && o.Plain {
+		return errors.New("dispatch server: has an authority and is told to go without")
+	}
+	return nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Clock == nil {
+		o.Clock = env.Real{}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	if o.MaxTargets <= 0 {
+		o.MaxTargets = 16384
+	}
+	for field, value := range map[*time.Duration]time.Duration{
+		&o.SuspectAfter: dispatch.SuspectAfter, &o.DeadAfter: dispatch.DeadAfter, &o.ResendPeriod: dispatch.ResendPeriod,
+		&o.ProbeTimeout: 3 * time.Second, &o.Tick: time.Second,
+	} {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	return o
+}
+
+// Server is the control plane's end. It is safe for concurrent use.
+type Server struct {
+	db *store.DB
+	o  Options
+
+	docs     sync.RWMutex
+	lib      *session.Library
+	version  store.Version
+	history  string
+	advanced chan struct{} // closed and replaced at each batch
+	ready    chan struct{} // closed once lib and history are known
+
+	mu         sync.Mutex
+	epochs     map[string]uint64 // raises
+	identities map[string][]byte
+	targets    map[string]*target
+	interest   map[string]map[*link]struct{} // by document
+	conns      map[*rpc.Conn]struct{}
+	closing    bool
+}
+
+// target is what is remembered of a target while this server runs.
+type target struct {
+	name  string
+	calls sync.Mutex // serialises the observer
+
+	// Under Server.mu:
+	live      *link
+	liveness  dispatch.Liveness
+	since     time.Time
+	lastHeard time.Time
+	bootID    string
+	info      []byte
+
+	mu    sync.Mutex // of the sessions' cores, and of:
+	state *session.Target
+}
+
+// New makes a server over a store handle. It panics on options that Validate refuses.
+func New(db *store.DB, o Options) *Server {
+	if err := o.Validate(); err != nil {
+		panic(err)
+	}
+	return &Server{db: db, o: o.withDefaults(), lib: session.NewLibrary(), ready: make(chan struct{}), advanced: make(chan struct{}), epochs: map[string]uint64{},
+		identities: map[string][]byte{}, targets: map[string]*target{}, interest: map[string]map[*link]struct{}{}, conns: map[*rpc.Conn]struct{}{}}
+}
+
+// Ready is closed once the documents have been read and sessions can begin.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run follows the store and watches over targets until ctx ends or the store's feed fails.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchOver(ctx) })
+	err := s.follow(ctx)
+	cancel()
+	wg.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// handshakes bounds the connections that have not said who they are.
+const handshakes = 128
+
+// Serve accepts targets until ctx ends, then closes their connections. It waits for Ready first.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.closeAll()
+	limit := make(chan struct{}, handshakes)
+	for {
+		limit <- struct{}{}
+		nc, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			var transient interface{ Temporary() bool }
+			if errors.As(err, &transient) && transient.Temporary() { // out of file descriptors: it passes
+				s.o.Log.Warn("accept target", "err", err)
+				<-limit
+				time.Sleep(50 * time.Millisecond)
+				continue
+			}
+			return fmt.Errorf("accept targets on %v: %w", l.Addr(), err)
+		}
+		wg.Go(func() { s.serveConn(ctx, nc, func() { <-limit }) })
+	}
+}
+
+// serveConn begins a connection and holds it in the table until it is over.
+func (s *Server) serveConn(ctx context.Context, nc net.Conn, begun func()) {
+	conn, err := s.begin(ctx, nc)
+	begun()
+	if err != nil {
+		s.o.Log.Debug("begin connection", "peer", nc.RemoteAddr().String(), "err", err)
+		return
+	}
+	s.mu.Lock()
+	refuse := s.closing || len(s.conns) >= s.o.MaxTargets
+	if !refuse {
+		s.conns[conn] = struct{}{}
+	}
+	s.mu.Unlock()
+	if refuse {
+		conn.Close()
+		return
+	}
+	<-conn.Done()
+	conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+}
+
+func (s *Server) begin(ctx context.Context, nc net.Conn) (*rpc.Conn, error) {
+	o := rpc.Options{Handler: peerHandler{s}, Name: "server"}
+	if s.o.Authority == nil {
+		return rpc.Server(ctx, nc, o)
+	}
+	tc := tls.Server(nc, s.tlsConfig())
+	handshake, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := tc.HandshakeContext(handshake); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	if tc.ConnectionState().NegotiatedProtocol == enroll.ALPN {
+		o.Handler, o.MaxRequests = joinHandler{s}, 1
+	}
+	return rpc.Server(ctx, tc, o)
+}
+
+func (s *Server) closeAll() {
+	s.mu.Lock()
+	s.closing = true
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// tlsConfig wants a registered client certificate, except of one who comes to join.
+func (s *Server) tlsConfig() *tls.Config {
+	pool := s.o.Authority.Pool()
+	config := rpc.ServerTLS(s.o.Authority.ServerCertificate, pool, s.authorise)
+	join := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{enroll.ALPN}, GetCertificate: config.GetCertificate}
+	config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(h.SupportedProtos, enroll.ALPN) {
+			return join, nil
+		}
+		return nil, nil
+	}
+	return config
+}
+
+// authorise compares the certificate's key with the target's identity row.
+func (s *Server) authorise(cert *x509.Certificate) error {
+	hash, err := enroll.KeyHash(cert.PublicKey)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want := s.identities[cert.Subject.CommonName]; len(want) == 0 || !slices.Equal(want, hash) {
+		return fmt.Errorf("%w: %q", dispatch.ErrNotAuthorised, cert.Subject.CommonName)
+	}
+	return nil
+}
+
+// Targets lists the targets heard since this server started, by name.
+func (s *Server) Targets() []dispatch.TargetStatus {
+	s.mu.Lock()
+	names := slices.Sorted(maps.Keys(s.targets))
+	s.mu.Unlock()
+	out := make([]dispatch.TargetStatus, 0, len(names))
+	for _, name := range names {
+		if st, ok := s.Target(name); ok {
+			out = append(out, st)
+		}
+	}
+	return out
+}
+
+// Target is one target's status; false when it was never heard.
+func (s *Server) Target(name string) (dispatch.TargetStatus, bool) {
+	s.mu.Lock()
+	t := s.targets[name]
+	if t == nil {
+		s.mu.Unlock()
+		return dispatch.TargetStatus{}, false
+	}
+	st := dispatch.TargetStatus{Target: name, Connected: t.live != nil, Liveness: t.liveness, Since: t.since, LastHeartbeat: t.lastHeard,
+		Epoch: s.epochs[name] + 1, BootID: t.bootID, Info: t.info}
+	s.mu.Unlock()
+	st.Sections = s.sections(t)
+	return st, true
+}
+
+func (s *Server) sections(t *target) []dispatch.SectionStatus {
+	var out []dispatch.SectionStatus
+	for id, m := range t.marks() {
+		out = append(out, dispatch.SectionStatus{ID: id, Received: m.Received, Durable: m.Durable, Applied: m.Applied})
+	}
+	s.docs.RLock()
+	defer s.docs.RUnlock()
+	for i := range out {
+		if src := s.lib.Section(out[i].ID); src != nil {
+			out[i].Seq = src.Seq()
+		}
+	}
+	slices.SortFunc(out, func(a, b dispatch.SectionStatus) int { return compareID(a.ID, b.ID) })
+	return out
+}
+
+// Applied is the sequence up to which a section of the target's own document is applied; zero when it was not said.
+func (s *Server) Applied(target, section string) uint64 {
+	return s.AppliedTopic(target, target, section)
+}
+
+// AppliedTopic is the same for any document that the target is subscribed to.
+func (s *Server) AppliedTopic(target, doc, section string) uint64 {
+	s.mu.Lock()
+	t := s.targets[target]
+	s.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	return t.marks()[dispatch.SectionID{Doc: doc, Section: section}].Applied
+}
+
+// OpenStream opens a stream that a target serves. The errors that name a cause are dispatch.ErrNotConnected and
+// dispatch.ErrUnknownStream.
+func (s *Server) OpenStream(ctx context.Context, target, name string, header []byte) (net.Conn, error) {
+	if name == "" || len(name) > dispatch.MaxStreamName || len(header) > dispatch.MaxStreamHeader {
+		return nil, fmt.Errorf("open stream %.64q to %s: name of %d bytes and header of %d, limits %d and %d", name, target, len(name), len(header), dispatch.MaxStreamName, dispatch.MaxStreamHeader)
+	}
+	s.mu.Lock()
+	var conn *rpc.Conn
+	if t := s.targets[target]; t != nil && t.live != nil {
+		conn = t.live.conn
+	}
+	s.mu.Unlock()
+	if conn == nil {
+		return nil, fmt.Errorf("open stream %q to %s: %w", name, target, dispatch.ErrNotConnected)
+	}
+	stream, err := conn.OpenStream(ctx, name, header)
+	if errors.Is(err, rpc.ErrUnknownStream) {
+		err = dispatch.ErrUnknownStream
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stream %q to %s: %w", name, target, err)
+	}
+	return stream, nil
+}
+
+type nobody struct{}
+
+func (nobody) TargetUp(string, []byte)                                {}
+func (nobody) TargetDown(string, time.Time)                           {}
+func (nobody) Applied(string, string, uint64, []dispatch.Failure)     {}
+func (nobody) Actual(string, string, bool, []dispatch.Item, []string) {}

@@ -1,0 +1,36 @@
+package inventory
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSeesFilesComeAndGo(t *testing.T) {
+	dir := t.TempDir()
+	before := Take(dir)
+	if diff := under(dir, Diff(before, Take(dir))); len(diff) != 0 {
+		t.Fatalf("an unchanged folder differs: %v", diff)
+	}
+	path := filepath.Join(dir, "left")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if diff := under(dir, Diff(before, Take(dir))); !slices.Equal(diff, []string{"+ file " + path}) {
+		t.Errorf("diff %v", diff)
+	}
+}
+
+// under keeps the lines of a folder: the rest of the machine may change meanwhile.
+func under(dir string, diff []string) []string {
+	return slices.DeleteFunc(diff, func(line string) bool { return !strings.Contains(line, dir) })
+}
+
+func TestDiff(t *testing.T) {
+	got := Diff(Inventory{"a": "1", "b": "1", "c": ""}, Inventory{"a": "1", "b": "2", "d": ""})
+	if want := []string{"+ d", "- c", "~ b: 1 is now 2"}; !slices.Equal(got, want) {
+		t.Errorf("Diff = %q, want %q", got, want)
+	}
+}
