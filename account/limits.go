@@ -9,7 +9,8 @@ const (
 	MaxTagsPerResource = 50
 	MaxTagKeyRunes     = 128
 	MaxTagValueRunes   = 256
-	MaxTagResources    = 1000 // resources in one CreateTags or DeleteTags call
+	MaxTagResources    = 200 // resources in one CreateTags or DeleteTags call: one transaction holds a guard for each
+	MaxQuota           = 1 << 40
 )
 
 // Quota names an account-wide limit.

@@ -18,6 +18,9 @@ var (
 	ErrNoDefaultVPC = errors.New("the account has no default VPC; name a subnet")
 	// ErrDefaultGroup reports an attempt to delete a VPC's default group.
 	ErrDefaultGroup = errors.New("the default security group of a VPC cannot be deleted")
+	// ErrStale reports that what Prepare returned has gone since. Call Prepare again and repeat once: it may succeed, or
+	// say what is missing.
+	ErrStale = errors.New("the security groups changed during the call; retry")
 	// ErrVNIsExhausted reports that every network identifier was used.
 	ErrVNIsExhausted = errors.New("no network identifier is left")
 )
@@ -27,17 +30,17 @@ type Kind string
 
 // The kinds of this part.
 const (
-	KindVPC         Kind = "vpc"
-	KindSubnet      Kind = "subnet"
-	KindGroup       Kind = "security-group"
-	KindRule        Kind = "security-group-rule"
-	KindInterface   Kind = "network-interface"
-	KindRouteTable  Kind = "route-table"
-	KindNetworkACL  Kind = "network-acl"
-	KindDHCPOptions Kind = "dhcp-options"
-	KindDefaultVPC  Kind = "default-vpc"
-	KindGroupName   Kind = "security-group-name" // a group asked for by name
-	KindDefaultZone Kind = "default-subnet"      // no default subnet in the zone
+	KindVPC           Kind = "vpc"
+	KindSubnet        Kind = "subnet"
+	KindGroup         Kind = "security-group"
+	KindRule          Kind = "security-group-rule"
+	KindInterface     Kind = "network-interface"
+	KindRouteTable    Kind = "route-table"
+	KindNetworkACL    Kind = "network-acl"
+	KindDHCPOptions   Kind = "dhcp-options"
+	KindDefaultVPC    Kind = "default-vpc"
+	KindGroupName     Kind = "security-group-name" // a group asked for by name
+	KindDefaultSubnet Kind = "default-subnet"      // no default subnet in the zone
 )
 
 // NotFoundError reports a resource that does not exist in the account, or not in the VPC at hand.

@@ -17,7 +17,6 @@ const (
 	DefaultSubnetBits            = 20
 	DefaultGroupName             = "default"
 	DefaultGroupDesc             = "default VPC security group"
-	InterfaceMTU                 = 1500
 	maxVNIBits                   = 24
 	MaxVNI                       = 1<<maxVNIBits - 1
 	RouterOffset          uint64 = 1 // of a subnet: the gateway that guests see

@@ -61,6 +61,10 @@ type Service interface {
 	Prepare(ctx context.Context, r PrepareRequest) (Prepared, error)
 	// PrepareIdentity interns a set of groups of one VPC. Equal sets have equal numbers.
 	PrepareIdentity(ctx context.Context, a ids.Account, v ids.VPC, groups []ids.SecurityGroup) (Identity, error)
+	// ReleaseApplied releases the interfaces that left a host's document at sequence applied of its interfaces section or
+	// before, but for those in failed, which the host could not remove. Call it with each applied mark of a host, and with
+	// the highest number for a host that is fenced. It returns what it released.
+	ReleaseApplied(ctx context.Context, h ids.Host, applied uint64, failed []ids.Interface) ([]ids.Interface, error)
 }
 
 // CreateVPCRequest asks for a VPC. The range is masked before use.
@@ -125,6 +129,8 @@ type PrepareRequest struct {
 	// Groups may be empty: the VPC's default group. GroupNames are looked up in the subnet's VPC and added.
 	Groups     []ids.SecurityGroup
 	GroupNames []string
+	// Retry is set after ErrStale: what is in memory was too old.
+	Retry bool
 }
 
 // Prepared is what Attach needs to know. It may be used for several interfaces and kept for a short while.

@@ -1,0 +1,400 @@
+package vpcrows
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/nimbrel/nimbrel/account"
+	"github.com/nimbrel/nimbrel/account/accountrows"
+	"github.com/nimbrel/nimbrel/account/tagrows"
+	"github.com/nimbrel/nimbrel/check"
+	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
+	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/vpc"
+)
+
+// Invariants returns what must hold of this part's rows.
+func Invariants() []check.Invariant {
+	return []check.Invariant{
+		{
+			Name:  "vpc.topology",
+			Doc:   "VNIs are unique and were given out; subnets lie in their VPC, do not overlap and are found by address.",
+			Check: over(checkTopology),
+		},
+		{
+			Name:  "vpc.addresses",
+			Doc:   "The addresses taken from a subnet's pool are those of its interfaces, releasing ones included; no two are the same.",
+			Check: over(checkAddresses),
+		},
+		{
+			Name:  "vpc.mappings",
+			Doc:   "A VPC's document maps exactly the interfaces in use, and the document of each one's host has it.",
+			Check: over(checkMappings),
+		},
+		{
+			Name:  "vpc.identities",
+			Doc:   "An identity's count is that of the interfaces with it, its groups exist, and hosts know it.",
+			Check: over(checkIdentities),
+		},
+		{
+			Name:  "vpc.policy",
+			Doc:   "Rules belong to groups and refer to groups that exist, and hosts know each group as it is.",
+			Check: over(checkPolicy),
+		},
+		accountrows.QuotaInvariant("vpc.vpc-quota", account.QuotaVPCs, counting(func(s *rows) map[ids.Account]int64 {
+			return count(s.vpcs, func(v VPC) (ids.Account, bool) { return v.Account, true })
+		})),
+		accountrows.QuotaInvariant("vpc.group-quota", account.QuotaSecurityGroups, counting(func(s *rows) map[ids.Account]int64 {
+			return count(s.groups, func(g vpc.SecurityGroup) (ids.Account, bool) { return g.Account, true })
+		})),
+		accountrows.QuotaInvariant("vpc.interface-quota", account.QuotaInterfaces, counting(func(s *rows) map[ids.Account]int64 {
+			return count(s.interfaces, func(i Interface) (ids.Account, bool) { return i.Account, i.State == vpc.InterfaceInUse })
+		})),
+		tagrows.Invariant("vpc.tags", exists),
+	}
+}
+
+// rows is this part's rows, read whole.
+type rows struct {
+	r          store.Reader
+	vpcs       map[ids.VPC]VPC
+	subnets    map[ids.Subnet]Subnet
+	groups     map[ids.SecurityGroup]vpc.SecurityGroup
+	rules      []vpc.Rule
+	interfaces map[ids.Interface]Interface
+	identities []vpc.Identity
+}
+
+type finding func(subject, detail string)
+
+func over(fn func(ctx context.Context, s *rows, report finding) error) func(context.Context, store.Reader, func(subject, detail string)) error {
+	return func(ctx context.Context, r store.Reader, report func(subject, detail string)) error {
+		s, err := read(ctx, r)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, s, report)
+	}
+}
+
+func counting(fn func(*rows) map[ids.Account]int64) func(context.Context, store.Reader) (map[ids.Account]int64, error) {
+	return func(ctx context.Context, r store.Reader) (map[ids.Account]int64, error) {
+		s, err := read(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		return fn(s), nil
+	}
+}
+
+func count[K comparable, R any](table map[K]R, owner func(R) (ids.Account, bool)) map[ids.Account]int64 {
+	out := map[ids.Account]int64{}
+	for _, r := range table {
+		if a, counts := owner(r); counts {
+			out[a]++
+		}
+	}
+	return out
+}
+
+func read(ctx context.Context, r store.Reader) (*rows, error) {
+	s := &rows{r: r}
+	var err error
+	if s.vpcs, err = table(ctx, r, FamilyVPC, DecodeVPC, func(v VPC) ids.VPC { return v.ID }); err != nil {
+		return nil, err
+	}
+	if s.subnets, err = table(ctx, r, FamilySubnet, DecodeSubnet, func(v Subnet) ids.Subnet { return v.ID }); err != nil {
+		return nil, err
+	}
+	if s.groups, err = table(ctx, r, FamilyGroup, DecodeGroup, func(g vpc.SecurityGroup) ids.SecurityGroup { return g.ID }); err != nil {
+		return nil, err
+	}
+	if s.interfaces, err = table(ctx, r, FamilyInterface, DecodeInterface, func(i Interface) ids.Interface { return i.ID }); err != nil {
+		return nil, err
+	}
+	if s.rules, err = list(ctx, r, FamilyRule, DecodeRule); err != nil {
+		return nil, err
+	}
+	s.identities, err = list(ctx, r, FamilyIdentity, DecodeIdentity)
+	return s, err
+}
+
+func list[R any](ctx context.Context, r store.Reader, f Family, decode func(store.Value) (R, error)) ([]R, error) {
+	var out []R
+	err := check.Scan(ctx, r, prefix(f), func(kv store.KV) error {
+		v, err := decode(kv.Value)
+		out = append(out, v)
+		return err
+	})
+	return out, err
+}
+
+func table[K comparable, R any](ctx context.Context, r store.Reader, f Family, decode func(store.Value) (R, error), id func(R) K) (map[K]R, error) {
+	all, err := list(ctx, r, f, decode)
+	out := map[K]R{}
+	for _, v := range all {
+		out[id(v)] = v
+	}
+	return out, err
+}
+
+func checkTopology(ctx context.Context, s *rows, report finding) error {
+	last, _, err := s.r.Get(ctx, prefix(familyVNI))
+	if err != nil {
+		return err
+	}
+	seen := map[uint32]ids.VPC{}
+	for id, v := range s.vpcs {
+		if other, twice := seen[v.VNI]; twice {
+			report(string(id), fmt.Sprintf("has VNI %d, as %s has", v.VNI, other))
+		}
+		if v.VNI == 0 || int64(v.VNI) > last.Int {
+			report(string(id), fmt.Sprintf("has VNI %d, the last given is %d", v.VNI, last.Int))
+		}
+		seen[v.VNI] = id
+		if g, found := s.groups[v.DefaultGroup]; !found || g.VPC != id || !g.Default {
+			report(string(id), "has no default group")
+		}
+	}
+	return checkSubnets(ctx, s, report)
+}
+
+func checkSubnets(ctx context.Context, s *rows, report finding) error {
+	at := map[ids.VPC][]Subnet{}
+	for id, subnet := range s.subnets {
+		v, found := s.vpcs[subnet.VPC]
+		if !found || !v.CIDR.Contains(subnet.CIDR.Addr()) || v.CIDR.Bits() > subnet.CIDR.Bits() {
+			report(string(id), fmt.Sprintf("range %s is not in VPC %s", subnet.CIDR, subnet.VPC))
+		}
+		for _, other := range at[subnet.VPC] {
+			if other.CIDR.Overlaps(subnet.CIDR) {
+				report(string(id), fmt.Sprintf("range %s overlaps %s", subnet.CIDR, other.ID))
+			}
+		}
+		at[subnet.VPC] = append(at[subnet.VPC], subnet)
+	}
+	indexed, err := list(ctx, s.r, familySubnetAt, decode[subnetAtRow])
+	if err != nil {
+		return err
+	}
+	for _, i := range indexed {
+		if subnet, found := s.subnets[i.ID]; !found || subnet.CIDR.String() != i.CIDR || subnet.Zone != i.Zone {
+			report(string(i.ID), "is indexed by address as what it is not")
+		}
+	}
+	if len(indexed) != len(s.subnets) {
+		report("subnets", fmt.Sprintf("%d exist, %d are found by address", len(s.subnets), len(indexed)))
+	}
+	return nil
+}
+
+func checkAddresses(ctx context.Context, s *rows, report finding) error {
+	held := map[ids.Subnet]map[netip.Addr]ids.Interface{}
+	for id, i := range s.interfaces {
+		if held[i.Subnet] == nil {
+			held[i.Subnet] = map[netip.Addr]ids.Interface{}
+		}
+		if other, twice := held[i.Subnet][i.Address]; twice {
+			report(string(id), fmt.Sprintf("has address %s, as %s has", i.Address, other))
+		}
+		held[i.Subnet][i.Address] = id
+		if s.subnets[i.Subnet].ID == "" {
+			report(string(id), "is in a subnet that does not exist: "+string(i.Subnet))
+		} else if _, err := offsetOf(s.subnets[i.Subnet].Subnet, i.Address); err != nil {
+			report(string(id), err.Error())
+		}
+	}
+	for id, subnet := range s.subnets {
+		free, err := store.PoolFree(ctx, s.r, pool(id))
+		if err != nil {
+			return err
+		}
+		if taken := addresses(subnet.CIDR) - vpc.ReservedPerSubnet - free; taken != uint64(len(held[id])) {
+			report(string(id), fmt.Sprintf("%d addresses are taken by %d interfaces", taken, len(held[id])))
+		}
+	}
+	return nil
+}
+
+func checkMappings(ctx context.Context, s *rows, report finding) error {
+	mapped := map[ids.Interface]host.Mapping{}
+	for id := range s.vpcs {
+		if err := items(ctx, s.r, host.DocVPC(id), host.SectionMappings, func(_ string, m host.Mapping) { mapped[m.Interface] = m }); err != nil {
+			return err
+		}
+	}
+	for id, i := range s.interfaces {
+		m, found := mapped[id]
+		delete(mapped, id)
+		inUse := i.State == vpc.InterfaceInUse
+		if found != inUse {
+			report(string(id), fmt.Sprintf("is %s, and mapped: %t", i.State, found))
+		}
+		if address, err := m.Address(); found && (err != nil || address != i.Address || m.Host != i.Host || m.Identity != i.Identity || m.MAC != i.MAC) {
+			report(string(id), fmt.Sprintf("is mapped as %+v", m))
+		}
+	}
+	for id := range mapped {
+		report(string(id), "is mapped, but does not exist")
+	}
+	return checkHostItems(ctx, s, report)
+}
+
+// checkHostItems compares the interfaces in use with what their hosts are told.
+func checkHostItems(ctx context.Context, s *rows, report finding) error {
+	told := map[ids.Interface]host.Interface{}
+	hosts := map[ids.Host]bool{}
+	for _, i := range s.interfaces {
+		if hosts[i.Host] {
+			continue
+		}
+		hosts[i.Host] = true
+		err := items(ctx, s.r, host.DocHost(i.Host), host.SectionInterfaces, func(_ string, h host.Interface) { told[h.ID] = h })
+		if err != nil {
+			return err
+		}
+	}
+	for id, i := range s.interfaces {
+		h, found := told[id]
+		delete(told, id)
+		if found != (i.State == vpc.InterfaceInUse) {
+			report(string(id), fmt.Sprintf("is %s, and in the document of %s: %t", i.State, i.Host, found))
+		}
+		if address, err := h.Address(); found && (err != nil || address != i.Address || h.Identity != i.Identity || h.VNI != s.vpcs[i.VPC].VNI) {
+			report(string(id), fmt.Sprintf("its host is told %+v", h))
+		}
+	}
+	for id := range told {
+		report(string(id), "is in a host's document, but does not exist")
+	}
+	return nil
+}
+
+// items reads a section of a document.
+func items[T host.Payload](ctx context.Context, r store.Reader, doc, section string, fn func(key string, v T)) error {
+	all, err := dispatchrows.Items(ctx, r, doc, section)
+	if err != nil {
+		return err
+	}
+	for _, it := range all {
+		v, err := host.Decode[T](it.Payload)
+		if err != nil {
+			return err
+		}
+		fn(it.Key, v)
+	}
+	return nil
+}
+
+func checkIdentities(ctx context.Context, s *rows, report finding) error {
+	type at struct {
+		vpc    ids.VPC
+		number uint16
+	}
+	users := map[at]int64{}
+	for _, i := range s.interfaces {
+		users[at{i.VPC, i.Identity}]++
+	}
+	for _, i := range s.identities {
+		subject := fmt.Sprintf("%s identity %d", i.VPC, i.Number)
+		use, found, err := s.r.Get(ctx, identityUseKey(i.VPC, i.Number).Base)
+		if err != nil {
+			return err
+		}
+		if n := users[at{i.VPC, i.Number}]; !found || use.Int != n {
+			report(subject, fmt.Sprintf("is counted %d times and used by %d interfaces", use.Int, n))
+		}
+		delete(users, at{i.VPC, i.Number})
+		for _, g := range i.Groups {
+			if s.groups[g].VPC != i.VPC {
+				report(subject, "holds a group that is not in the VPC: "+string(g))
+			}
+		}
+		of, _, err := s.r.Get(ctx, prefix(familyIdentityOf, i.VPC, set(i.Groups)))
+		if err != nil {
+			return err
+		}
+		if of.Int != int64(i.Number) {
+			report(subject, fmt.Sprintf("its groups lead to %d", of.Int))
+		}
+	}
+	for i, n := range users {
+		report(fmt.Sprintf("%s identity %d", i.vpc, i.number), fmt.Sprintf("does not exist, but %d interfaces have it", n))
+	}
+	return checkKnownIdentities(ctx, s, report)
+}
+
+func checkKnownIdentities(ctx context.Context, s *rows, report finding) error {
+	for id := range s.vpcs {
+		known := map[uint16][]ids.SecurityGroup{}
+		err := items(ctx, s.r, host.DocVPC(id), host.SectionIdentities, func(_ string, i host.Identity) { known[i.Number] = i.Groups })
+		if err != nil {
+			return err
+		}
+		for _, i := range s.identities {
+			if i.VPC == id && !slices.Equal(known[i.Number], i.Groups) {
+				report(fmt.Sprintf("%s identity %d", id, i.Number), fmt.Sprintf("holds %v, hosts know %v", i.Groups, known[i.Number]))
+			}
+			if i.VPC == id {
+				delete(known, i.Number)
+			}
+		}
+		for number := range known {
+			report(fmt.Sprintf("%s identity %d", id, number), "is known to hosts, but does not exist")
+		}
+	}
+	return nil
+}
+
+func checkPolicy(ctx context.Context, s *rows, report finding) error {
+	of := map[ids.SecurityGroup][]vpc.Rule{}
+	for _, r := range s.rules {
+		of[r.Group] = append(of[r.Group], r)
+		g, found := s.groups[r.Group]
+		if !found {
+			report(string(r.ID), "is of a group that does not exist: "+string(r.Group))
+		}
+		if r.Peer != "" && s.groups[r.Peer].VPC != g.VPC {
+			report(string(r.ID), "refers to a group that is not in the VPC: "+string(r.Peer))
+		}
+		byID, _, err := s.r.Get(ctx, prefix(familyRuleID, r.Account, r.ID))
+		if err != nil {
+			return err
+		}
+		if string(byID.Bytes) != string(r.Group) {
+			report(string(r.ID), "is not found by its id")
+		}
+	}
+	for id := range s.vpcs {
+		if err := checkKnownGroups(ctx, s, id, of, report); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkKnownGroups(ctx context.Context, s *rows, id ids.VPC, of map[ids.SecurityGroup][]vpc.Rule, report finding) error {
+	known := map[ids.SecurityGroup]host.Group{}
+	err := items(ctx, s.r, host.DocVPC(id), host.SectionGroups, func(_ string, g host.Group) { known[g.ID] = g })
+	if err != nil {
+		return err
+	}
+	for g, row := range s.groups {
+		if row.VPC != id {
+			continue
+		}
+		if !bytes.Equal(host.Encode(known[g]), host.Encode(hostGroup(g, of[g]))) {
+			report(string(g), fmt.Sprintf("hosts know it as %+v", known[g]))
+		}
+		delete(known, g)
+	}
+	for g := range known {
+		report(string(g), "is known to hosts, but does not exist")
+	}
+	return nil
+}
