@@ -42,7 +42,8 @@ type Options struct {
 	// StandDown is called when the target was given up under its epoch, before the new one is taken: what must not run
 	// twice has to be fenced when it returns.
 	StandDown func(epoch uint64)
-	// Connected is called with each new connection, before the session; an error is logged. For renewing certificates.
+	// Connected is called with each new connection, before the session, and every hour while it lasts; an error is logged.
+	// For renewing certificates (enroll.Identity.Renew).
 	Connected func(ctx context.Context, conn *rpc.Conn) error
 	// ActualSections are kept back until ReadyActual, so that a section half looked at does not seem to be all there is.
 	ActualSections []string

@@ -16,6 +16,9 @@ import (
 // connectTimeout bounds dialling, the handshakes and the way to the first answer.
 const connectTimeout = 30 * time.Second
 
+// connectedPeriod is how often Options.Connected is called again.
+const connectedPeriod = time.Hour
+
 // live is one session's connection.
 type live struct {
 	conn   *rpc.Conn
@@ -36,16 +39,38 @@ func (c *Client) session(ctx context.Context) (worked bool, err error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { go conn.Close() })()
-	if c.o.Connected != nil {
-		if err := c.o.Connected(dial, conn); err != nil {
-			c.o.Log.Warn("prepare connection", "target", c.o.Target, "err", err)
-		}
-	}
+	c.connected(dial, conn)
 	stream, err := conn.OpenStream(dial, wire.Stream, nil)
 	if err != nil {
 		return false, err
 	}
+	go c.lookAfter(ctx, conn) // ends with the connection
 	return c.loop(ctx, live{conn, stream})
+}
+
+func (c *Client) connected(ctx context.Context, conn *rpc.Conn) {
+	if c.o.Connected == nil {
+		return
+	}
+	if err := c.o.Connected(ctx, conn); err != nil {
+		c.o.Log.Warn("look after connection", "target", c.o.Target, "err", err)
+	}
+}
+
+// lookAfter calls Connected again while the connection lasts: a certificate may end before it does.
+func (c *Client) lookAfter(ctx context.Context, conn *rpc.Conn) {
+	tick := time.NewTicker(connectedPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			call, cancel := context.WithTimeout(ctx, connectTimeout)
+			c.connected(call, conn)
+			cancel()
+		case <-conn.Done():
+			return
+		}
+	}
 }
 
 // loop is the session: messages, reports and heartbeats, on one goroutine.

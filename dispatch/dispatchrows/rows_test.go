@@ -113,8 +113,18 @@ func TestEachChangeHasItsRevision(t *testing.T) {
 	if found := findings(t, db); len(found) != 0 {
 		t.Fatal(found)
 	}
-	transact(t, db, func(tx *store.Tx) error { Drop(tx, "vpc/v-1"); return nil })
 	err := db.View(t.Context(), func(r store.Reader) error {
+		v, _, err := r.Get(t.Context(), d.key(tableFloor, "groups").Base)
+		if v.Int != 3 {
+			t.Errorf("floor is %d after a tombstone at 3 was collected: a reader before it would miss the deletion", v.Int)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transact(t, db, func(tx *store.Tx) error { Drop(tx, "vpc/v-1"); return nil })
+	err = db.View(t.Context(), func(r store.Reader) error {
 		return Scan(t.Context(), r, Watched(), func(kv store.KV) error { return fmt.Errorf("row %x left", kv.Key) })
 	})
 	if err != nil {

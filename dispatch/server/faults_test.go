@@ -24,6 +24,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/rpc"
 	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/embed"
 )
 
 // agentEnv makes this test binary an agent process: its value is the directory, a comma and the server's address.
@@ -389,4 +390,38 @@ func TestManyTargets(t *testing.T) {
 		eventually(t, a.target+" applied it", func() bool { return c.s.AppliedTopic(a.target, "fleet", "hosts") == 2 })
 	}
 	t.Logf("a change of the shared document applied at all after %v", time.Since(start))
+}
+
+// TestOnTheDurableStore restarts server and store together: the history stays, so that the target goes on where it was.
+func TestOnTheDurableStore(t *testing.T) {
+	dir := t.TempDir()
+	c := newCluster(t)
+	open := func() *embed.Engine {
+		e, err := embed.Open(dir, embed.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.db = store.New(e, store.Options{})
+		return e
+	}
+	e := open()
+	c.start()
+	a := c.agent(c.join("host/h-1"), nil)
+	c.put("host/h-1", "instances", "i-1", "one", "fleet")
+	c.put("fleet", "hosts", "h-1", "here")
+	eventually(t, "item shown", shows(a, "host/h-1", "instances", "i-1", "one"))
+	eventually(t, "topic shown", shows(a, "fleet", "hosts", "h-1", "here"))
+	c.stop()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = open()
+	defer e.Close()
+	c.start()
+	defer c.stop()
+	c.put("host/h-1", "instances", "i-1", "two", "fleet")
+	eventually(t, "change after the restart", shows(a, "host/h-1", "instances", "i-1", "two"))
+	if v := a.Client.Desired().Section("host/h-1", "instances"); len(v.Orphans) != 0 || v.Seq != 2 {
+		t.Fatalf("the restart looked like another history: %+v", v)
+	}
 }

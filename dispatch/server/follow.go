@@ -12,10 +12,14 @@ import (
 	"github.com/nimbrel/nimbrel/store"
 )
 
-// follow reads a snapshot and then the feed, again from a snapshot when the feed's past is gone.
+// follow reads a snapshot and then the feed, again from a snapshot when the feed's past is gone. It is not a
+// follow.Follower, since it has to know the history, and must stop when that changes.
 func (s *Server) follow(ctx context.Context) error {
 	for {
 		version, err := s.readAll(ctx)
+		if errors.Is(err, store.ErrTooOld) { // reading took longer than history is kept
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("read dispatch documents: %w", err)
 		}
