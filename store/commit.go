@@ -34,8 +34,9 @@ type Commit struct {
 	NotAfterMs int64 `cbor:"3,keyasint"`
 	// Tenant says whose queue the commit waits in.
 	Tenant string `cbor:"4,keyasint,omitempty"`
-	// ReadVersion is the snapshot that Reads were read from.
+	// ReadVersion is the snapshot that Reads were read from, in the history ReadHistory.
 	ReadVersion Version     `cbor:"5,keyasint,omitempty"`
+	ReadHistory HistoryID   `cbor:"9,keyasint"`
 	Reads       []ReadRange `cbor:"6,keyasint,omitempty"`
 	Ops         []Op        `cbor:"7,keyasint,omitempty"`
 	// Cancel commits an abort record for ID instead of operations. The answer is the one already given, if any, else

@@ -134,6 +134,7 @@ func (db *DB) commit(ctx context.Context, tx *Tx, attempt int) (*Answer, error) 
 		NotAfterMs:  db.options.Env.Clock.Now().Add(db.options.Lifetime).UnixMilli(),
 		Tenant:      db.options.Tenant,
 		ReadVersion: tx.Version(),
+		ReadHistory: tx.history(),
 		Reads:       tx.reads.ranges,
 		Ops:         tx.ops,
 	}

@@ -24,6 +24,14 @@ func (tx *Tx) Version() Version {
 	return tx.reads.snapshot.Version()
 }
 
+// history returns that of the snapshot.
+func (tx *Tx) history() (h HistoryID) {
+	if tx.reads.snapshot != nil {
+		h = tx.reads.snapshot.History()
+	}
+	return h
+}
+
 // Get reads a row: what this transaction wrote, else the snapshot's. The commit conflicts when the row changed since.
 func (tx *Tx) Get(ctx context.Context, key []byte) (Value, bool, error) {
 	return tx.get(ctx, key, true)

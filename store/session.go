@@ -3,17 +3,22 @@ package store
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 )
 
-// sessions hands out commit identities: one current session, replaced when a commit in it ends unknown, because such a
-// commit can never be acknowledged.
+// sessions hands out commit identities. A session whose commit ended unknown is given up, because such a commit can
+// never be acknowledged; one that has many commits under way or unacknowledged rests until they are answered.
 type sessions struct {
 	random io.Reader
 
-	mu      sync.Mutex
-	current *session // mu
+	mu   sync.Mutex
+	open []*session // mu; as many as the concurrency needs
 }
+
+// sessionWindow bounds the sequence numbers of a session from the first unanswered one on, well below
+// MaxSessionRecords: acknowledgement travels with the next commit.
+const sessionWindow = MaxSessionRecords / 4
 
 type session struct {
 	id      SessionID
@@ -31,27 +36,36 @@ type ticket struct {
 func (s *sessions) begin() (ticket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current == nil {
-		fresh := &session{next: 1, low: 1, pending: map[uint64]struct{}{}}
-		if _, err := io.ReadFull(s.random, fresh.id[:]); err != nil {
-			return ticket{}, fmt.Errorf("draw session id: %w", err)
-		}
-		s.current = fresh
+	c, err := s.pick()
+	if err != nil {
+		return ticket{}, err
 	}
-	c := s.current
 	seq := c.next
 	c.next++
 	c.pending[seq] = struct{}{}
 	return ticket{session: c, seq: seq, ackedBelow: c.low}, nil
 }
 
+// pick returns a session with room, or a fresh one. s.mu is held.
+func (s *sessions) pick() (*session, error) {
+	for _, c := range s.open {
+		if c.next-c.low < sessionWindow {
+			return c, nil
+		}
+	}
+	fresh := &session{next: 1, low: 1, pending: map[uint64]struct{}{}}
+	if _, err := io.ReadFull(s.random, fresh.id[:]); err != nil {
+		return nil, fmt.Errorf("draw session id: %w", err)
+	}
+	s.open = append(s.open, fresh)
+	return fresh, nil
+}
+
 func (s *sessions) end(t ticket, unknown bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if unknown {
-		if s.current == t.session {
-			s.current = nil
-		}
+		s.open = slices.DeleteFunc(s.open, func(c *session) bool { return c == t.session })
 		return
 	}
 	c := t.session

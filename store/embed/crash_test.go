@@ -187,7 +187,7 @@ func TestNothingLeavesBeforeDurable(t *testing.T) {
 	go send(1, store.Commit{Ops: []store.Op{take}})
 	evaluated(t, e, 1)
 	go send(2, store.Commit{Ops: []store.Op{take}})
-	go send(3, store.Commit{ReadVersion: before.Version(), Reads: []store.ReadRange{{Begin: left}},
+	go send(3, store.Commit{ReadHistory: e.History(), ReadVersion: before.Version(), Reads: []store.ReadRange{{Begin: left}},
 		Ops: []store.Op{{Kind: store.OpPut, Key: store.RawKey(left), Value: store.Int(9)}}})
 	evaluated(t, e, 2)
 

@@ -402,6 +402,28 @@ func TestCancelledCaller(t *testing.T) {
 	}
 }
 
+// TestManyClients has more commits under way on one handle than a session remembers.
+func TestManyClients(t *testing.T) {
+	const clients, rounds = 3 * store.MaxSessionRecords, 3
+	e := open(t, "db", Options{FS: vfs.NewMem()})
+	db := store.New(e, store.Options{})
+	var group sync.WaitGroup
+	for range clients {
+		group.Go(func() {
+			for range rounds {
+				_, err := db.Transact(context.Background(), func(tx *store.Tx) error { tx.Add(store.Key("n"), 1, 0, 1<<40); return nil })
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if r := transact(t, db, func(tx *store.Tx) { tx.Expect(store.Key("n"), store.IntEquals(clients*rounds)) }); r.Version != clients*rounds+1 {
+		t.Errorf("version %d", r.Version)
+	}
+}
+
 func TestStats(t *testing.T) {
 	e := open(t, "db", Options{FS: vfs.NewMem()})
 	db := store.New(e, store.Options{})

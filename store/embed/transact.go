@@ -79,7 +79,7 @@ func (e *Engine) evaluateOne(f *flight, w *waiter, full bool) *store.Answer {
 		return store.Refuse(store.ReasonDiskFull, "less than %d bytes are free in %s: free some", e.options.ReserveBytes, e.dir)
 	}
 	effect, err := transactor.Evaluate(latest{e}, &e.sessions, transactor.Input{
-		Commit: w.commit, Digest: w.digest, NowMs: e.nowMs, Next: e.version + 1, MaxBytes: e.options.MaxTransactionBytes,
+		Commit: w.commit, History: e.state.History(), Digest: w.digest, NowMs: e.nowMs, Next: e.version + 1, MaxBytes: e.options.MaxTransactionBytes,
 	})
 	e.must(err)
 	if effect.Record == nil {

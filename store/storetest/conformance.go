@@ -25,6 +25,7 @@ func RunConformance(t *testing.T, open func() store.Engine) {
 		"snapshots":          testSnapshots,
 		"ranges":             testRanges,
 		"conflicts":          testConflicts,
+		"other history":      testOtherHistory,
 		"resent":             testResent,
 		"resent failure":     testResentFailure,
 		"cancelled":          testCancelled,
@@ -231,7 +232,7 @@ func testConflicts(t *testing.T, e store.Engine) {
 					s.must(put(0, key("other", i), 1))
 				}
 				commit := s.commit(put(0, key("mine"), 1))
-				commit.ReadVersion, commit.Reads = snap.Version(), []store.ReadRange{point(key("never")), c.read}
+				commit.ReadHistory, commit.ReadVersion, commit.Reads = snap.History(), snap.Version(), []store.ReadRange{point(key("never")), c.read}
 				a := s.send(commit)
 				if (a.Outcome == store.OutcomeConflict) != c.conflict {
 					t.Fatalf("answer %+v, conflict %v expected", a, c.conflict)
@@ -255,6 +256,24 @@ func freshSeq() uint64 {
 	defer seqs.mu.Unlock()
 	seqs.last += 10000
 	return seqs.last
+}
+
+// testOtherHistory refuses reads of a state that this history never had.
+func testOtherHistory(t *testing.T, e store.Engine) {
+	s := newSuite(t, e)
+	s.must(put(0, key("a"), 1))
+	snap := s.snapshot(0)
+	for name, change := range map[string]func(*store.Commit){
+		"other history": func(c *store.Commit) { c.ReadHistory[0]++ },
+		"future":        func(c *store.Commit) { c.ReadVersion++ },
+	} {
+		c := s.commit(put(0, key("b"), 1))
+		c.ReadHistory, c.ReadVersion, c.Reads = snap.History(), snap.Version(), []store.ReadRange{{Begin: key("never")}}
+		change(c)
+		if a := s.send(c); a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonTooOld {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
 }
 
 // testResent sends the same commit again: it is applied once and answered alike.

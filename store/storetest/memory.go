@@ -90,7 +90,7 @@ func (m *Memory) Commit(ctx context.Context, c *store.Commit) (*store.Answer, er
 	m.nowMs = max(m.nowMs, m.env.Clock.Now().UnixMilli())
 	m.sessions.Expire(m.nowMs)
 	effect, err := transactor.Evaluate(memoryView{m}, &m.sessions, transactor.Input{
-		Commit: c, Digest: digest, NowMs: m.nowMs, Next: m.version + 1, MaxBytes: store.MaxTransactionBytes,
+		Commit: c, History: m.history, Digest: digest, NowMs: m.nowMs, Next: m.version + 1, MaxBytes: store.MaxTransactionBytes,
 	})
 	if err != nil {
 		return nil, err

@@ -318,6 +318,7 @@ type history struct {
 	m       *model
 	run     int
 	base    store.Version // the engine's version when the history began
+	engine  store.HistoryID
 	session store.SessionID
 	sent    []*store.Commit
 }
@@ -328,6 +329,7 @@ func (h *history) latest(rt *rapid.T) store.Version {
 		rt.Fatal(err)
 	}
 	defer snap.Release()
+	h.engine = snap.History()
 	return snap.Version()
 }
 
@@ -416,6 +418,7 @@ func (h *history) read(rt *rapid.T) {
 // placed moves a commit's keys under the history's prefix.
 func (h *history) placed(c *store.Commit) *store.Commit {
 	p := *c
+	p.ReadHistory = h.engine
 	p.Reads = slices.Clone(c.Reads)
 	for i, r := range p.Reads {
 		p.Reads[i] = store.ReadRange{Begin: h.place(r.Begin), End: h.place(r.End)}

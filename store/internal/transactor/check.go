@@ -125,10 +125,10 @@ func (k *checker) key(t store.Template) {
 	if len(t.Base) > store.MaxKeyBytes {
 		k.fail(store.ReasonTooLarge, "key of %d bytes, at most %d", len(t.Base), store.MaxKeyBytes)
 	}
-	if t.HasSlots() && len(t.ConstantPrefix()) == 0 {
+	// The template's offsets are checked before anything looks through them.
+	if k.template(t); k.err == nil && t.HasSlots() && len(t.ConstantPrefix()) == 0 {
 		k.fail(store.ReasonInvalid, "a key with a slot needs a constant prefix")
 	}
-	k.template(t)
 }
 
 func (k *checker) value(t store.Template) {

@@ -45,10 +45,11 @@ type Effect struct {
 
 // Input is one commit with what surrounds it.
 type Input struct {
-	Commit *store.Commit
-	Digest [16]byte      // of the commit's bytes
-	NowMs  int64         // Unix time, never before that of an earlier input
-	Next   store.Version // what the commit gets when it is applied
+	Commit  *store.Commit
+	History store.HistoryID // the engine's
+	Digest  [16]byte        // of the commit's bytes
+	NowMs   int64           // Unix time, never before that of an earlier input
+	Next    store.Version   // what the commit gets when it is applied
 	// MaxBytes bounds the transaction's keys and values.
 	MaxBytes int
 }
@@ -66,7 +67,7 @@ func Evaluate(v View, s *Sessions, in Input) (Effect, error) {
 	if c.Cancel {
 		return s.remember(in, Effect{Answer: &store.Answer{Outcome: store.OutcomeCancelled}}), nil
 	}
-	if answer, err := validate(v, c); answer != nil || err != nil {
+	if answer, err := validate(v, in); answer != nil || err != nil {
 		return Effect{Answer: answer}, err
 	}
 	if refusal := s.room(c); refusal != nil {
@@ -80,7 +81,12 @@ func Evaluate(v View, s *Sessions, in Input) (Effect, error) {
 }
 
 // validate answers a conflict when something that was read has changed since.
-func validate(v View, c *store.Commit) (*store.Answer, error) {
+func validate(v View, in Input) (*store.Answer, error) {
+	c := in.Commit
+	if len(c.Reads) > 0 && (c.ReadHistory != in.History || c.ReadVersion >= in.Next) {
+		return store.Refuse(store.ReasonTooOld, "read at version %d of history %v, this is version %d of %v: start over",
+			c.ReadVersion, c.ReadHistory, in.Next-1, in.History), nil
+	}
 	for _, r := range c.Reads {
 		key, version, err := v.Changed(r.Begin, r.End, c.ReadVersion)
 		if err != nil {

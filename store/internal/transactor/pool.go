@@ -4,7 +4,6 @@ import (
 	"math/bits"
 	"slices"
 
-	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/internal/pool"
 )
@@ -29,7 +28,11 @@ func (r *run) poolOperation(op *store.Op) error {
 	if op.Kind == store.OpCreatePool {
 		return r.createPool(op)
 	}
-	p := openPool{run: r, prefix: op.Key.Base, size: uint64(row.Value.Int), levels: pool.Levels(uint64(row.Value.Int))}
+	size := uint64(row.Value.Int)
+	if row.Value.Kind != store.KindInt64 || size == 0 || size > pool.MaxSize {
+		return corrupt(op.Key.Base)
+	}
+	p := openPool{run: r, prefix: op.Key.Base, size: size, levels: pool.Levels(size)}
 	switch op.Kind {
 	case store.OpTake:
 		return p.take(op)
@@ -135,7 +138,9 @@ func (p openPool) next(level int, from uint64) (uint64, bool, error) {
 		return 0, false, err
 	}
 	bit, ok := nextBit(page, 0)
-	assert.That(ok, "pool %q: page %d of level %d is empty though its summary bit is set", p.prefix, number, level)
+	if !ok {
+		return 0, false, corrupt(p.prefix)
+	}
 	return number*pool.PageBits + bit, true, nil
 }
 
@@ -161,8 +166,10 @@ func (p openPool) page(level int, number uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if row.Found && len(row.Value.Bytes) != pool.PageBytes {
+		return nil, corrupt(p.prefix)
+	}
 	if row.Found {
-		assert.That(len(row.Value.Bytes) == pool.PageBytes, "pool %q: page of %d bytes", p.prefix, len(row.Value.Bytes))
 		return row.Value.Bytes, nil
 	}
 	page := make([]byte, pool.PageBytes)
@@ -170,6 +177,11 @@ func (p openPool) page(level int, number uint64) ([]byte, error) {
 		setBit(page, i, true)
 	}
 	return page, nil
+}
+
+// corrupt refuses a pool whose rows were written by other operations than a pool's.
+func corrupt(prefix []byte) error {
+	return refuse(store.ReasonInvalid, "rows under pool %q are not a pool's: nothing else may write there", prefix)
 }
 
 // count is the number of bits of a level.
