@@ -206,6 +206,27 @@ func TestAttachChecksWhatWasPrepared(t *testing.T) {
 	}
 }
 
+// TestPrepareTrustsTheViewOnce: a view that stands still answers, but not a retry.
+func TestPrepareTrustsTheViewOnce(t *testing.T) {
+	c := newCloud(t)
+	a := c.account(t, "a")
+	frozen := must(New(c.db, Options{Region: "r", Zones: c.zones, Tags: c.accounts.Tags()}))(t)
+	ctx, freeze := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- frozen.Run(ctx) }()
+	r := vpc.PrepareRequest{Account: a}
+	must(frozen.Prepare(t.Context(), r))(t)
+	must(frozen.DescribeVPCs(t.Context(), a, nil, nil))(t) // the view has the identity too
+	freeze()
+	<-done
+	c.vpc(t, a, "10.0.0.0/16") // the store moves on
+	must(frozen.Prepare(t.Context(), r))(t)
+	r.Retry = true
+	if _, err := frozen.Prepare(t.Context(), r); !errors.Is(err, vpc.ErrBehind) {
+		t.Errorf("Prepare after ErrStale: %v", err)
+	}
+}
+
 func TestPrepare(t *testing.T) {
 	c := newCloud(t)
 	ctx, a := t.Context(), c.account(t, "a")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 
 	"github.com/nimbrel/nimbrel/account/accountrows"
 	"github.com/nimbrel/nimbrel/account/rootkey"
@@ -26,7 +27,17 @@ type cloud struct {
 	zones    []string
 }
 
-// testing.T and rapid.T.
+// yielding lets other goroutines run between a transaction's reads and its commit, where races are.
+type yielding struct{ store.Engine }
+
+func (e yielding) Commit(ctx context.Context, c *store.Commit) (*store.Answer, error) {
+	for range 8 {
+		runtime.Gosched()
+	}
+	return e.Engine.Commit(ctx, c)
+}
+
+// tester is what testing.T and rapid.T have in common.
 type tester interface {
 	Helper()
 	Fatal(args ...any)
@@ -37,7 +48,7 @@ type tester interface {
 
 func newCloud(t tester) *cloud {
 	t.Helper()
-	c := &cloud{db: store.New(storetest.NewMemory(), store.Options{Tenant: "root"}), zones: []string{"z-1a", "z-1b", "z-1c"}}
+	c := &cloud{db: store.New(yielding{storetest.NewMemory()}, store.Options{Tenant: "root"}), zones: []string{"z-1a", "z-1b", "z-1c"}}
 	key, err := rootkey.New(make([]byte, 32), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

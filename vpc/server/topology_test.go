@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/nimbrel/nimbrel/account"
+	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/storetest"
@@ -225,6 +228,16 @@ func TestDeleteVPCDependencies(t *testing.T) {
 		t.Fatal(err)
 	}
 	as[*vpc.NotFoundError](t, c.DeleteVPC(ctx, a, v.ID))
+	err := c.db.View(ctx, func(r store.Reader) error {
+		seq, err := dispatchrows.Seq(ctx, r, dispatch.SectionID{Doc: host.DocVPC(v.ID), Section: host.SectionGroups})
+		if seq != 0 {
+			t.Errorf("the VPC's document is left at %d", seq)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if next := c.vpc(t, a, "10.0.0.0/16"); next.VNI <= v.VNI {
 		t.Errorf("VNI %d after %d", next.VNI, v.VNI)
 	}

@@ -46,6 +46,11 @@ func Invariants() []check.Invariant {
 			Doc:   "Rules belong to groups and refer to groups that exist, and hosts know each group as it is.",
 			Check: over(checkPolicy),
 		},
+		{
+			Name:  "vpc.indexes",
+			Doc:   "No index, count or pool is left of what does not exist.",
+			Check: over(checkIndexes),
+		},
 		accountrows.QuotaInvariant("vpc.vpc-quota", account.QuotaVPCs, counting(func(s *rows) map[ids.Account]int64 {
 			return count(s.vpcs, func(v VPC) (ids.Account, bool) { return v.Account, true })
 		})),
@@ -397,4 +402,46 @@ func checkKnownGroups(ctx context.Context, s *rows, id ids.VPC, of map[ids.Secur
 		report(string(g), "is known to hosts, but does not exist")
 	}
 	return nil
+}
+
+// checkIndexes counts the rows of each family that goes with others.
+func checkIndexes(ctx context.Context, s *rows, report finding) error {
+	members, peers := 0, 0
+	for _, i := range s.identities {
+		members += len(i.Groups)
+	}
+	for _, r := range s.rules {
+		if r.Peer != "" && r.Peer != r.Group {
+			peers++
+		}
+	}
+	for family, want := range map[Family]int{
+		familySubnetAt: len(s.subnets), familyGroupName: len(s.groups), familyRuleID: len(s.rules), familyPeer: peers,
+		familyIdentityOf: len(s.identities), familyIdentityUse: len(s.identities), familyIdentityWith: members,
+		familyRouteTable: len(s.vpcs), familyACL: len(s.vpcs),
+	} {
+		got := 0
+		err := check.Scan(ctx, s.r, prefix(family), func(store.KV) error { got++; return nil })
+		if err != nil {
+			return err
+		}
+		if got != want {
+			report(string(family), fmt.Sprintf("%d rows, want %d", got, want))
+		}
+	}
+	return checkPools(ctx, s, report)
+}
+
+// checkPools looks for pools of subnets that do not exist.
+func checkPools(ctx context.Context, s *rows, report finding) error {
+	return check.Scan(ctx, s.r, prefix(familyPool), func(kv store.KV) error {
+		_, parts, err := ParseKey(kv.Key)
+		if err != nil {
+			return err
+		}
+		if id, ok := parts[0].(string); !ok || s.subnets[ids.Subnet(id)].ID == "" {
+			report(fmt.Sprint(parts[0]), "has a pool of addresses, but does not exist")
+		}
+		return nil
+	})
 }
