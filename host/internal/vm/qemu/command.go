@@ -31,7 +31,7 @@ func (a accelerator) arguments() []string {
 	if a.Name == "tcg" {
 		accel = fmt.Sprintf("tcg,tb-size=%d", translationMiB)
 	}
-	return []string{"-machine", MachineType + ",vmport=off,smm=off,graphics=off", "-accel", accel, "-cpu", a.CPU}
+	return []string{"-machine", MachineType + ",vmport=off,smm=off,graphics=off,dump-guest-core=off", "-accel", accel, "-cpu", a.CPU}
 }
 
 // inherited are the numbers of the descriptors that the process is born with. Zero means none.

@@ -4,7 +4,7 @@
 // was not asked for: no default devices, no user configuration, no monitor but ours.
 //
 // Containment, so that a guest that breaks out of the emulator finds nothing: its own user without capabilities, a
-// network namespace of its own that holds no interface, QEMU's system call filter with every denial on, no core dumps,
+// network namespace of its own that holds no interface, QEMU's system call filter with every denial on, no guest memory in core dumps,
 // limits by cgroup, and no file by path: disk, base image, console and sockets are descriptors that the agent opened in
 // a directory which the machine's user cannot enter. Where the agent is not root there is only the filter, and
 // Capabilities.Degraded says so.

@@ -172,20 +172,22 @@ func refuseRunning(dir string) error {
 	return err
 }
 
-// findMachine opens the process that runs from dir: the recorded one, else one that carries the launched token.
+// findMachine opens the process that runs from dir: the recorded one, else one that carries the launched token. The
+// record is looked at first, so that a damaged specification does not hide a running guest.
 func findMachine(dir string) (*vm.Handle, error) {
+	if p, found := vm.ReadProcess(dir); found {
+		return vm.OpenProcess(p)
+	}
 	spec, err := vm.ReadSpec(dir)
 	if err != nil {
 		return nil, err
 	}
-	p, found := vm.ReadProcess(dir)
-	if !found || p.Token != spec.Token {
-		if p, err = vm.FindProcess(spec.Token); err != nil {
-			return nil, err
-		}
-		if err := vm.WriteProcess(dir, p); err != nil {
-			return nil, err
-		}
+	p, err := vm.FindProcess(spec.Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := vm.WriteProcess(dir, p); err != nil {
+		return nil, err
 	}
 	return vm.OpenProcess(p)
 }

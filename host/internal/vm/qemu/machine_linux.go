@@ -20,6 +20,8 @@ const (
 	// restartPatience is how long a reboot that an earlier agent began is waited for before the machine is reset.
 	restartPatience = 30 * time.Second
 	trimEvery       = 5 * time.Second
+	// resetEcho: the PC firmware resets the machine a second time, at once, when memory shows that it ran before.
+	resetEcho = 2 * time.Second
 )
 
 // runStatus is the monitor's answer to query-status.
@@ -48,6 +50,7 @@ type machine struct {
 	killing    bool
 	rebooting  bool // Reboot is under way
 	restarting bool // a reset was asked for; the machine must be continued after it
+	lastReset  time.Time // by QEMU's clock
 	resets     int
 	reboots    int
 	panicked   bool
@@ -135,7 +138,7 @@ func (m *machine) event(ctx context.Context, monitor *qmp.Client, event qmp.Even
 			m.off(ctx, monitor)
 		}
 	case "RESET":
-		m.wasReset(ctx, monitor, data.Guest)
+		m.wasReset(ctx, monitor, event.At, data.Guest)
 	case "GUEST_PANICKED":
 		m.update(func() { m.panicked = true })
 	case "STOP", "RESUME", "BLOCK_IO_ERROR":
@@ -188,13 +191,14 @@ func (m *machine) powerOff() vm.Exit {
 }
 
 // wasReset counts a restart by the guest, and finishes one that was asked for.
-func (m *machine) wasReset(ctx context.Context, monitor *qmp.Client, guest bool) {
+func (m *machine) wasReset(ctx context.Context, monitor *qmp.Client, at time.Time, guest bool) {
 	m.mu.Lock()
 	restarting, rebooting := m.restarting, m.rebooting
-	m.restarting, m.rebooting, m.panicked = false, false, false
+	echo := at.Sub(m.lastReset) < resetEcho
+	m.restarting, m.rebooting, m.panicked, m.lastReset = false, false, false, at
 	if rebooting {
 		m.reboots++
-	} else if guest {
+	} else if guest && !echo {
 		m.resets++
 	}
 	m.mu.Unlock()

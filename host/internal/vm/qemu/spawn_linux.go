@@ -45,9 +45,6 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 	if handle.StartTime, err = vm.StartTime(p.PID); err == nil {
 		err = vm.WriteProcess(spec.Dir, handle.Process)
 	}
-	if err == nil {
-		err = unix.Prlimit(p.PID, unix.RLIMIT_CORE, &unix.Rlimit{}, nil) // a core would hold the guest's secrets
-	}
 	if err != nil {
 		child.end()
 		return nil, err
