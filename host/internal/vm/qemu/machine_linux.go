@@ -48,8 +48,8 @@ type machine struct {
 	started    time.Time
 	poweredOff bool // the guest switched itself off
 	killing    bool
-	rebooting  bool // Reboot is under way
-	restarting bool // a reset was asked for; the machine must be continued after it
+	rebooting  bool      // Reboot is under way
+	restarting bool      // a reset was asked for; the machine must be continued after it
 	lastReset  time.Time // by QEMU's clock
 	resets     int
 	reboots    int
