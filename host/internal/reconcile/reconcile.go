@@ -52,9 +52,11 @@ type Have struct {
 	Generation uint64 // last started; 0 when never
 	Running    bool
 	Exit       vm.Exit // when Generation has ended
-	RebootID   string  // last executed, or overtaken by a start
-	PressedAt  time.Time
-	LastPress  time.Time
+	// Unknown says why it cannot be told whether a guest runs there: a damaged record, or another holder of its lock.
+	Unknown   string
+	RebootID  string // last executed, or overtaken by a start
+	PressedAt time.Time
+	LastPress time.Time
 
 	Attempts    int // failed starts of AttemptedGeneration
 	AttemptedAt time.Time
@@ -95,6 +97,8 @@ type Decision struct {
 // Decide chooses the next step.
 func Decide(want Want, have Have, now time.Time) Decision {
 	switch {
+	case have.Unknown != "": // a guest may run: its ports, disk and address stay taken
+		return Decision{State: host.VMQuarantined, Code: host.CodeInternal, Reason: have.Unknown, Settled: true, Failed: true}
 	case want.Present:
 		return present(want, have, now)
 	case !want.Known || want.Unsure:

@@ -92,6 +92,9 @@ func TestDecide(t *testing.T) {
 		{"never named, runs", absent, having(func(h *Have) { h.Named = false }), None, host.VMQuarantined, "", true, 0},
 		{"never named, off", absent, having(func(h *Have) { h.Named, h.Running, h.Exit.Cause = false, false, vm.CauseCrashed }), None, host.VMFailed, host.CodeInternal, true, 0},
 
+		{"terminate, unknown", absent, having(func(h *Have) { h.Running, h.Unknown = false, "damaged" }), None, host.VMQuarantined, host.CodeInternal, true, 0},
+		{"start, unknown", wanted(nil), Have{Directory: true, Unknown: "damaged"}, None, host.VMQuarantined, host.CodeInternal, true, 0},
+
 		{"no document yet", Want{}, having(nil), None, host.VMRunning, "", true, 0},
 		{"of another history", Want{Known: true, Unsure: true}, having(nil), None, host.VMRunning, "", false, 0},
 		{"of another history, never named", Want{Known: true, Unsure: true}, having(func(h *Have) { h.Named = false }), None, host.VMRunning, "", false, 0},

@@ -67,7 +67,7 @@ func Lock(dir string) (*os.File, error) {
 }
 
 // WriteSpec records what is about to be launched.
-func WriteSpec(spec Spec) error { return writeJSON(spec.Dir, specFile, spec) }
+func WriteSpec(spec Spec) error { return WriteJSON(spec.Dir, specFile, spec) }
 
 // ReadSpec reads what was launched from dir. Errors: ErrNoSpec.
 func ReadSpec(dir string) (Spec, error) {
@@ -95,7 +95,7 @@ func StartedAt(dir string) time.Time {
 }
 
 // WriteExit records how the guest ended.
-func WriteExit(dir string, exit Exit) error { return writeJSON(dir, exitFile, exit) }
+func WriteExit(dir string, exit Exit) error { return WriteJSON(dir, exitFile, exit) }
 
 // ReadExit reads how a generation ended; found is false when that is not recorded.
 func ReadExit(dir string, generation uint64) (exit Exit, found bool) {
@@ -131,8 +131,8 @@ func ClearRecords(dir string) error {
 	return nil
 }
 
-// writeJSON replaces a record whole: a reader finds the old or the new one, also after a power loss.
-func writeJSON(dir, name string, v any) error {
+// WriteJSON replaces a record whole: a reader finds the old or the new one, also after a power loss.
+func WriteJSON(dir, name string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err

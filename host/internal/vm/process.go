@@ -21,7 +21,7 @@ var ErrGone = errors.New("process is gone")
 var ErrRebooted = errors.New("machine has booted since")
 
 // WriteProcess records the guest's process.
-func WriteProcess(dir string, p Process) error { return writeJSON(dir, processFile, p) }
+func WriteProcess(dir string, p Process) error { return WriteJSON(dir, processFile, p) }
 
 // ReadProcess reads the record; found is false when the agent died before it was written.
 func ReadProcess(dir string) (p Process, found bool) {
