@@ -193,10 +193,16 @@ func (w *worker) have() reconcile.Have {
 		h.Generation = w.machine.Spec().Generation
 		h.Running = !w.hasEnded()
 		if !h.Running {
-			h.Exit = w.machine.Exit()
+			exit := w.machine.Exit()
+			h.Cause, h.Ending = causes[exit.Cause], exit.Reason
 		}
 	}
 	return h
+}
+
+// causes translates a driver's word on an end.
+var causes = map[vm.Cause]reconcile.Cause{
+	vm.CausePowerOff: reconcile.PoweredOff, vm.CauseKilled: reconcile.Killed, vm.CauseCrashed: reconcile.Crashed, vm.CauseHost: reconcile.HostBooted,
 }
 
 // settle notes that a desired state is done.

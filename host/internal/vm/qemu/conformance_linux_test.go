@@ -82,7 +82,7 @@ func ask(t *testing.T, machine vm.VM, command string) string {
 func askFor(ctx context.Context, machine vm.VM, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := dialControl(ctx, machine.Spec().Dir)
+	conn, err := dialIn(ctx, machine.Spec().Dir, vm.ControlPath(machine.Spec().Dir))
 	if err != nil {
 		return "", err
 	}
@@ -102,13 +102,14 @@ func askFor(ctx context.Context, machine vm.VM, command string) (string, error) 
 	return "", fmt.Errorf("no answer: %w", errors.Join(lines.Err(), ctx.Err()))
 }
 
-func dialControl(ctx context.Context, dir string) (net.Conn, error) {
+// dialIn connects to a socket in dir by a short name.
+func dialIn(ctx context.Context, dir, path string) (net.Conn, error) {
 	open, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer open.Close()
-	short := fmt.Sprintf("/proc/self/fd/%d/%s", open.Fd(), filepath.Base(vm.ControlPath(dir)))
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", open.Fd(), filepath.Base(path))
 	return (&net.Dialer{}).DialContext(ctx, "unix", short)
 }
 
@@ -134,7 +135,7 @@ func (subject) Booted(t *testing.T, machine vm.VM) string {
 
 func tell(t *testing.T, machine vm.VM, command string) {
 	t.Helper()
-	conn, err := dialControl(t.Context(), machine.Spec().Dir)
+	conn, err := dialIn(t.Context(), machine.Spec().Dir, vm.ControlPath(machine.Spec().Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,5 +170,3 @@ func recordedPID(t *testing.T, dir string) int {
 func TestConformance(t *testing.T) {
 	hosttest.RunDriverConformance(t, subject{})
 }
-
-func manage(string) {}
