@@ -3,6 +3,7 @@ package qemu_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -89,14 +90,15 @@ func askFor(ctx context.Context, machine vm.VM, command string) (string, error) 
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// What an earlier asker or a boot left half read is ended by an empty line, whose answer is a lone question mark.
-	if _, err := fmt.Fprintf(conn, "\n%s\n", command); err != nil {
+	// An earlier asker, or the boot, may have left half a line; the tag tells this answer from late ones.
+	tag := rand.Text()
+	if _, err := fmt.Fprintf(conn, "\n%s %s\n", tag, command); err != nil {
 		return "", err
 	}
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
-		if line := strings.Trim(lines.Text(), "\x00"); line != "?" && line != "" {
-			return line, nil
+		if _, answer, found := strings.Cut(lines.Text(), tag+" "); found {
+			return answer, nil
 		}
 	}
 	return "", fmt.Errorf("no answer: %w", errors.Join(lines.Err(), ctx.Err()))
@@ -140,7 +142,7 @@ func tell(t *testing.T, machine vm.VM, command string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "\n%s\n", command)
+	fmt.Fprintf(conn, "\nlast %s\n", command)
 	// The port passes bytes on as the guest takes them: closing now could lose them. The guest's end ends the wait.
 	conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 	for b := make([]byte, 64); err == nil; {

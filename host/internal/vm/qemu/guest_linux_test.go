@@ -268,3 +268,37 @@ func openTap(name string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
+
+// TestUEFI starts the other firmware over an empty disk and waits for its word on the console.
+func TestUEFI(t *testing.T) {
+	if _, err := os.Stat("/usr/share/OVMF/OVMF_CODE_4M.fd"); err != nil {
+		t.Skip("no UEFI firmware (package ovmf)")
+	}
+	base := filepath.Join(t.TempDir(), "base")
+	if err := os.WriteFile(base, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	machine := startGuest(t, func(s *vm.Spec) {
+		s.Direct, s.Firmware, s.MemoryMiB = nil, vm.UEFI, 256
+		s.Disk = vm.Disk{Base: base, BaseFormat: "raw", SizeBytes: 1 << 20}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	said := &until{want: "BdsDxe", cancel: cancel}
+	if err := machine.FollowConsole(ctx, 0, said); err != nil || !strings.Contains(said.text, said.want) {
+		t.Errorf("firmware said %q, %v", said.text, err)
+	}
+}
+
+// until collects what is written and cancels once it holds a word.
+type until struct {
+	want, text string
+	cancel     context.CancelFunc
+}
+
+func (u *until) Write(p []byte) (int, error) {
+	if u.text += string(p); strings.Contains(u.text, u.want) {
+		u.cancel()
+	}
+	return len(p), nil
+}
