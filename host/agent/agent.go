@@ -16,6 +16,7 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/client"
 	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/host/internal/guest"
 	"github.com/nimbrel/nimbrel/host/internal/imagecache"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/host/internal/vm/fake"
@@ -27,6 +28,8 @@ import (
 const (
 	// lookEvery is how often a worker looks without any event; a missed one is made good within it.
 	lookEvery = 10 * time.Second
+	// listenEvery is how often a fresh guest is listened for, until it is heard.
+	listenEvery = time.Second
 	// probeEvery is how often guests are asked for a sign of life.
 	probeEvery = 10 * time.Second
 	// networkRetry is the pause after a network state that could not be applied in full.
@@ -49,6 +52,7 @@ type agent struct {
 	link   link
 	starts chan struct{} // a place for each start at once
 	users  *userPool
+	table  *guest.Table // who is who, for the services; nil without a data path
 
 	mu       sync.Mutex
 	desired  *snapshot
@@ -98,9 +102,18 @@ func Run(ctx context.Context, o Options) error {
 		Log: o.Log,
 	})
 	a.link = c
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closeNetwork, err := a.openNetwork(ctx)
+	if err != nil {
+		return fmt.Errorf("run agent %s: %w", o.ID, err)
+	}
+	defer closeNetwork()
 	stop := a.start(ctx)
-	defer stop()
-	return c.Run(ctx)
+	err = c.Run(ctx)
+	cancel()
+	stop()
+	return err
 }
 
 func newAgent(o Options) (*agent, error) {
@@ -185,6 +198,7 @@ func (a *agent) take(d documents) {
 	a.last++
 	s := decode(d, a.o.ID, a.last)
 	a.desired = s
+	a.showGuests(s)
 	for id := range s.instances {
 		if a.workers[id] == nil {
 			a.addWorker(id, false)

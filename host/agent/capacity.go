@@ -22,8 +22,11 @@ const (
 // measure says what this host offers. What the operator set wins over what was found.
 func measure(o Options, found vm.Capabilities) host.Info {
 	info := host.Info{
-		ID: o.ID, Name: o.Name, Zone: o.Zone, Underlay: o.UnderlayIP, Accelerator: found.Accelerator, Simulated: found.Simulated,
+		ID: o.ID, Name: o.Name, Zone: o.Zone, Accelerator: found.Accelerator, Simulated: found.Simulated,
 		AgentVersion: o.Version, Kernel: readLine("/proc/sys/kernel/osrelease"), BootID: vm.BootID(), OverheadMiB: found.OverheadMiB,
+	}
+	if o.DataPath != nil {
+		info.Underlay = o.DataPath.UnderlayAddress.String()
 	}
 	if found.Simulated {
 		info.VCPUs, info.MemoryMiB, info.DiskGiB = simulatedVCPUs, simulatedMiB, simulatedGiB

@@ -136,9 +136,7 @@ func (s *snapshot) ports() {
 	vni := map[ids.VPC]uint32{}
 	for _, in := range s.interfaces {
 		vni[in.VPC] = in.VNI
-		s.network.Ports = append(s.network.Ports, Port{
-			Interface: in, Instance: s.instances[in.Instance].Instance, HopLimit: max(1, s.instances[in.Instance].MetadataHopLimit),
-		})
+		s.network.Ports = append(s.network.Ports, Port{Interface: in, HopLimit: max(1, s.instances[in.Instance].MetadataHopLimit)})
 	}
 	slices.SortFunc(s.network.Ports, func(a, b Port) int {
 		return strings.Compare(string(a.Interface.ID), string(b.Interface.ID))

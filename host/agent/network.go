@@ -38,8 +38,7 @@ type NetworkState struct {
 // Port is an interface of a guest on this host.
 type Port struct {
 	Interface host.Interface
-	Instance  host.Instance // what it is a port of, for the guest's services
-	HopLimit  int           // of metadata answers, 1 to 64
+	HopLimit  int // of metadata answers, 1 to 64
 }
 
 // VPC is what the host must know of a network to send and receive in it.

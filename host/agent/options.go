@@ -42,9 +42,10 @@ type Options struct {
 	Driver string // DriverQEMU (default) or DriverFake
 	// FakeStartDelay is how long a fake guest takes to start.
 	FakeStartDelay time.Duration
-	// Network joins guests to their VPCs; nil starts guests without interfaces, as fake hosts do.
-	Network    Network
-	UnderlayIP string // IPv4 of the tunnel end, as other hosts reach it
+	// DataPath joins guests to their VPCs; nil starts them without interfaces, as fake hosts do.
+	DataPath *DataPath
+	// Network replaces DataPath, for tests.
+	Network Network
 
 	// Capacity to offer; a zero field is measured. See capacity.go.
 	VCPUs, MemoryMiB, DiskGiB int
@@ -72,6 +73,9 @@ func (o Options) Validate() error {
 	}
 	if o.Identity != nil && o.Identity.Target() != host.DocHost(o.ID) {
 		errs = append(errs, fmt.Errorf("identity is of %s, not of %s", o.Identity.Target(), host.DocHost(o.ID)))
+	}
+	if o.DataPath != nil && o.Driver == DriverFake {
+		errs = append(errs, errors.New("fake guests have no use for a data path"))
 	}
 	if o.UIDBase != 0 && (os.Geteuid() != 0 || o.UIDCount < 1) {
 		errs = append(errs, errors.New("users of their own for guests need root and a count"))

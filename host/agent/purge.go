@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nimbrel/nimbrel/host/internal/datapath"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 )
 
-// Purge ends every guest of a state directory at once, for taking a host away. No agent may run on the directory. Disks
+// Purge ends every guest of a state directory at once, and the data path if the options name one, for taking a host away. No agent may run on the directory. Disks
 // and records stay; a damaged record whose guest may still run is an error. Options are those of Run.
 func Purge(ctx context.Context, o Options) error {
 	o = o.withDefaults()
@@ -33,6 +34,9 @@ func Purge(ctx context.Context, o Options) error {
 	var errs []error
 	for _, dir := range dirs {
 		errs = append(errs, end(ctx, driver, dir))
+	}
+	if o.DataPath != nil { // after the guests: their taps are gone with them
+		errs = append(errs, datapath.Destroy(o.DataPath.options(o.StateDir)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge host: %w", err)

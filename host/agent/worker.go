@@ -33,6 +33,7 @@ type worker struct {
 	machine   vm.VM // nil when nothing was launched, or it is not held
 	record    record
 	named     bool   // the record exists
+	unheard   bool   // runs, and has not been heard on its network
 	unknown   string // why it cannot be told whether a guest runs in the directory
 	pressedAt time.Time
 	lastPress time.Time
@@ -77,7 +78,11 @@ func (w *worker) run(ctx context.Context) {
 				return
 			}
 		}
-		w.sleep(ctx, d.Again)
+		again := d.Again
+		if w.unheard && again == 0 {
+			again = listenEvery
+		}
+		w.sleep(ctx, again)
 	}
 }
 
@@ -193,10 +198,16 @@ func (w *worker) have() reconcile.Have {
 		h.Generation = w.machine.Spec().Generation
 		h.Running = !w.hasEnded()
 		if !h.Running {
-			h.Exit = w.machine.Exit()
+			exit := w.machine.Exit()
+			h.Cause, h.Ending = causes[exit.Cause], exit.Reason
 		}
 	}
 	return h
+}
+
+// causes translates a driver's word on an end.
+var causes = map[vm.Cause]reconcile.Cause{
+	vm.CausePowerOff: reconcile.PoweredOff, vm.CauseKilled: reconcile.Killed, vm.CauseCrashed: reconcile.Crashed, vm.CauseHost: reconcile.HostBooted,
 }
 
 // settle notes that a desired state is done.
@@ -239,6 +250,7 @@ func (w *worker) report(ctx context.Context, s *snapshot, d reconcile.Decision) 
 
 // describe adds what the machine tells.
 func (w *worker) describe(ctx context.Context, status *host.InstanceStatus) {
+	w.unheard = false
 	if w.machine == nil {
 		return
 	}
@@ -261,6 +273,7 @@ func (w *worker) describe(ctx context.Context, status *host.InstanceStatus) {
 		status.Reason = fmt.Sprintf("machine is paused: %s", now.Detail)
 	}
 	status.Reach = w.reach(now)
+	w.unheard = status.Reach == host.ReachInitializing
 }
 
 // reach judges the guest by its network. Where there is none to listen to, a guest that runs is reached.

@@ -17,7 +17,7 @@ import (
 
 // guestModules are loaded in this order: a power button, its events, and a disk and a network card.
 var guestModules = []string{
-	"button", "evdev", "virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+	"button", "evdev", "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
 	"failover", "net_failover", "virtio_net",
 }
 

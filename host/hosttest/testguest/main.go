@@ -91,11 +91,14 @@ func raw(tty *os.File) {
 	}
 }
 
-// answer serves commands: each line gets one line. A line that is no command gets "?".
+// answer serves commands. A line's first word is a tag that its answer begins with, so that an asker who came late or
+// gave up leaves no answer to be taken for another's.
 func answer(control *os.File) {
 	lines := bufio.NewScanner(control)
 	for lines.Scan() {
-		fmt.Fprintf(control, "%s\n", run(strings.Fields(lines.Text())))
+		if tag, command, found := strings.Cut(lines.Text(), " "); found {
+			fmt.Fprintf(control, "%s %s\n", tag, run(strings.Fields(command)))
+		}
 	}
 }
 

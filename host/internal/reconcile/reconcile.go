@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/host"
-	"github.com/nimbrel/nimbrel/host/internal/vm"
 )
 
 // Patience of power-offs, from the first press of the button to the kill.
@@ -35,6 +34,16 @@ const (
 	RetryPause  = 2 * time.Second
 )
 
+// Cause is why a guest ended.
+type Cause uint8
+
+const (
+	Crashed    Cause = iota // its machine ended by itself
+	PoweredOff              // the guest switched itself off, asked or not
+	Killed                  // by this host's agent
+	HostBooted              // the host booted anew under it
+)
+
 // Want is what the documents say.
 type Want struct {
 	Known    bool // the section was received; absence from an unknown section means nothing
@@ -51,7 +60,8 @@ type Have struct {
 	Named      bool   // a document named it once
 	Generation uint64 // last started; 0 when never
 	Running    bool
-	Exit       vm.Exit // when Generation has ended
+	Cause      Cause  // why Generation has ended
+	Ending     string // the same for a person
 	// Unknown says why it cannot be told whether a guest runs there: a damaged record, or another holder of its lock.
 	Unknown   string
 	RebootID  string // last executed, or overtaken by a start
@@ -205,14 +215,14 @@ func ended(have Have, power host.Power) (host.VMState, string, string) {
 	switch {
 	case power != host.PowerRun:
 		return host.VMStopped, host.CodeUserShutdown, ""
-	case have.Exit.Cause == vm.CausePowerOff:
-		return host.VMStopped, host.CodeGuestShutdown, have.Exit.Reason
-	case have.Exit.Cause == vm.CauseKilled: // stopped by an earlier document
-		return host.VMStopped, host.CodeUserShutdown, have.Exit.Reason
-	case have.Exit.Cause == vm.CauseHost:
-		return host.VMFailed, host.CodeHostRestarted, have.Exit.Reason
+	case have.Cause == PoweredOff:
+		return host.VMStopped, host.CodeGuestShutdown, have.Ending
+	case have.Cause == Killed: // stopped by an earlier document
+		return host.VMStopped, host.CodeUserShutdown, have.Ending
+	case have.Cause == HostBooted:
+		return host.VMFailed, host.CodeHostRestarted, have.Ending
 	}
-	return host.VMFailed, host.CodeInternal, have.Exit.Reason
+	return host.VMFailed, host.CodeInternal, have.Ending
 }
 
 // Silence is how long a guest may leave probes unanswered before it counts as impaired; one that never spoke gets longer,

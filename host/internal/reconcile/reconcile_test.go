@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/host"
-	"github.com/nimbrel/nimbrel/host/internal/vm"
 )
 
 var now = time.Unix(1_000_000, 0)
@@ -32,8 +31,8 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 func TestDecide(t *testing.T) {
 	absent := Want{Known: true}
 	stop := wanted(func(w *Want) { w.Instance.Power = host.PowerStop })
-	ended := func(cause vm.Cause) Have {
-		return having(func(h *Have) { h.Running, h.Exit = false, vm.Exit{Generation: 1, Cause: cause} })
+	ended := func(cause Cause) Have {
+		return having(func(h *Have) { h.Running, h.Cause = false, cause })
 	}
 	pressed := func(first, last time.Duration) Have {
 		return having(func(h *Have) { h.PressedAt, h.LastPress = ago(first), ago(last) })
@@ -57,8 +56,8 @@ func TestDecide(t *testing.T) {
 		{"runs", wanted(nil), having(nil), None, host.VMRunning, "", true, 0},
 		{"runs an older generation", wanted(func(w *Want) { w.Instance.Generation = 2 }), having(nil), PressButton, host.VMStopping, "", false, 0},
 		{"runs a newer generation", wanted(nil), having(func(h *Have) { h.Generation = 2 }), None, host.VMRunning, "", true, 0},
-		{"next generation", wanted(func(w *Want) { w.Instance.Generation = 2 }), ended(vm.CausePowerOff), Start, host.VMPreparing, "", false, 0},
-		{"next generation after a crash", wanted(func(w *Want) { w.Instance.Generation = 2 }), ended(vm.CauseCrashed), Start, host.VMPreparing, "", false, 0},
+		{"next generation", wanted(func(w *Want) { w.Instance.Generation = 2 }), ended(PoweredOff), Start, host.VMPreparing, "", false, 0},
+		{"next generation after a crash", wanted(func(w *Want) { w.Instance.Generation = 2 }), ended(Crashed), Start, host.VMPreparing, "", false, 0},
 
 		{"failed once, just now", wanted(nil), failed(1, time.Second), None, host.VMPreparing, host.CodeImage, false, time.Second},
 		{"failed once, a while ago", wanted(nil), failed(1, RetryPause), Start, host.VMPreparing, host.CodeImage, false, 0},
@@ -73,12 +72,12 @@ func TestDecide(t *testing.T) {
 		{"stop, almost out of patience", stop, pressed(StopPatience-time.Second, time.Second), None, host.VMStopping, "", false, time.Second},
 		{"stop, out of patience", stop, pressed(StopPatience, time.Second), Kill, host.VMStopping, "", false, 0},
 		{"stop at once", wanted(func(w *Want) { w.Instance.Power = host.PowerKill }), having(nil), Kill, host.VMStopping, "", false, 0},
-		{"stopped as asked", stop, ended(vm.CausePowerOff), None, host.VMStopped, host.CodeUserShutdown, true, 0},
-		{"killed as asked", stop, ended(vm.CauseKilled), None, host.VMStopped, host.CodeUserShutdown, true, 0},
+		{"stopped as asked", stop, ended(PoweredOff), None, host.VMStopped, host.CodeUserShutdown, true, 0},
+		{"killed as asked", stop, ended(Killed), None, host.VMStopped, host.CodeUserShutdown, true, 0},
 
-		{"guest went off", wanted(nil), ended(vm.CausePowerOff), None, host.VMStopped, host.CodeGuestShutdown, true, 0},
-		{"crashed", wanted(nil), ended(vm.CauseCrashed), None, host.VMFailed, host.CodeInternal, true, 0},
-		{"host booted", wanted(nil), ended(vm.CauseHost), None, host.VMFailed, host.CodeHostRestarted, true, 0},
+		{"guest went off", wanted(nil), ended(PoweredOff), None, host.VMStopped, host.CodeGuestShutdown, true, 0},
+		{"crashed", wanted(nil), ended(Crashed), None, host.VMFailed, host.CodeInternal, true, 0},
+		{"host booted", wanted(nil), ended(HostBooted), None, host.VMFailed, host.CodeHostRestarted, true, 0},
 
 		{"reboot", wanted(func(w *Want) { w.Instance.RebootID = "op-1" }), having(nil), Reboot, host.VMRunning, "", false, 0},
 		{"reboot done", wanted(func(w *Want) { w.Instance.RebootID = "op-1" }), having(func(h *Have) { h.RebootID = "op-1" }), None, host.VMRunning, "", true, 0},
@@ -86,11 +85,11 @@ func TestDecide(t *testing.T) {
 
 		{"terminate", absent, having(nil), PressButton, host.VMStopping, "", false, 0},
 		{"terminate, out of patience", absent, pressed(TerminatePatience, time.Second), Kill, host.VMStopping, "", false, 0},
-		{"terminate, off", absent, ended(vm.CausePowerOff), Remove, host.VMStopping, "", false, 0},
+		{"terminate, off", absent, ended(PoweredOff), Remove, host.VMStopping, "", false, 0},
 		{"terminate, never started", absent, Have{Directory: true, Named: true}, Remove, host.VMStopping, "", false, 0},
 		{"gone", absent, Have{}, None, 0, "", true, 0},
 		{"never named, runs", absent, having(func(h *Have) { h.Named = false }), None, host.VMQuarantined, "", true, 0},
-		{"never named, off", absent, having(func(h *Have) { h.Named, h.Running, h.Exit.Cause = false, false, vm.CauseCrashed }), None, host.VMFailed, host.CodeInternal, true, 0},
+		{"never named, off", absent, having(func(h *Have) { h.Named, h.Running, h.Cause = false, false, Crashed }), None, host.VMFailed, host.CodeInternal, true, 0},
 
 		{"terminate, unknown", absent, having(func(h *Have) { h.Running, h.Unknown = false, "damaged" }), None, host.VMQuarantined, host.CodeInternal, true, 0},
 		{"start, unknown", wanted(nil), Have{Directory: true, Unknown: "damaged"}, None, host.VMQuarantined, host.CodeInternal, true, 0},

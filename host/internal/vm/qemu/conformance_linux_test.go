@@ -3,6 +3,7 @@ package qemu_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -82,33 +83,35 @@ func ask(t *testing.T, machine vm.VM, command string) string {
 func askFor(ctx context.Context, machine vm.VM, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	conn, err := dialControl(ctx, machine.Spec().Dir)
+	conn, err := dialIn(ctx, machine.Spec().Dir, vm.ControlPath(machine.Spec().Dir))
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// What an earlier asker or a boot left half read is ended by an empty line, whose answer is a lone question mark.
-	if _, err := fmt.Fprintf(conn, "\n%s\n", command); err != nil {
+	// An earlier asker, or the boot, may have left half a line; the tag tells this answer from late ones.
+	tag := rand.Text()
+	if _, err := fmt.Fprintf(conn, "\n%s %s\n", tag, command); err != nil {
 		return "", err
 	}
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
-		if line := strings.Trim(lines.Text(), "\x00"); line != "?" && line != "" {
-			return line, nil
+		if _, answer, found := strings.Cut(lines.Text(), tag+" "); found {
+			return answer, nil
 		}
 	}
 	return "", fmt.Errorf("no answer: %w", errors.Join(lines.Err(), ctx.Err()))
 }
 
-func dialControl(ctx context.Context, dir string) (net.Conn, error) {
+// dialIn connects to a socket in dir by a short name.
+func dialIn(ctx context.Context, dir, path string) (net.Conn, error) {
 	open, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer open.Close()
-	short := fmt.Sprintf("/proc/self/fd/%d/%s", open.Fd(), filepath.Base(vm.ControlPath(dir)))
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", open.Fd(), filepath.Base(path))
 	return (&net.Dialer{}).DialContext(ctx, "unix", short)
 }
 
@@ -134,12 +137,12 @@ func (subject) Booted(t *testing.T, machine vm.VM) string {
 
 func tell(t *testing.T, machine vm.VM, command string) {
 	t.Helper()
-	conn, err := dialControl(t.Context(), machine.Spec().Dir)
+	conn, err := dialIn(t.Context(), machine.Spec().Dir, vm.ControlPath(machine.Spec().Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "\n%s\n", command)
+	fmt.Fprintf(conn, "\nlast %s\n", command)
 	// The port passes bytes on as the guest takes them: closing now could lose them. The guest's end ends the wait.
 	conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 	for b := make([]byte, 64); err == nil; {
@@ -169,5 +172,3 @@ func recordedPID(t *testing.T, dir string) int {
 func TestConformance(t *testing.T) {
 	hosttest.RunDriverConformance(t, subject{})
 }
-
-func manage(string) {}
