@@ -2,8 +2,8 @@
 // recovery.
 //
 // It owns the instance, its root volume (until volumes are a part of their own), the host as a place with capacity, and
-// the zone as a set of hosts. Interfaces, subnets and groups belong to vpc; images to image; accounts, quotas and key
-// pairs to account.
+// the zone as a set of hosts. Interfaces, subnets and groups belong to vpc; images to image; accounts, quotas, key
+// pairs and every resource's tags to account (a full quota is an *account.QuotaError).
 //
 // Invariants, recounted by computerows.Invariants:
 //   - What is left of a host plus what its placements hold is the host's capacity. A placement ends only when the host

@@ -58,16 +58,6 @@ func (e *CapacityError) Error() string {
 	return fmt.Sprintf("no capacity for %s in zone %s: %s", e.Type, e.Zone, e.Reason)
 }
 
-// QuotaError reports an account limit that MinCount instances would pass (VcpuLimitExceeded, InstanceLimitExceeded).
-type QuotaError struct {
-	Quota string // "vcpu" or "instances"
-	Want  int64
-}
-
-func (e *QuotaError) Error() string {
-	return fmt.Sprintf("the request needs %d more of quota %q than the account has left; stop or terminate instances, or ask the operator for more", e.Want, e.Quota)
-}
-
 // RequestError reports a request value that can never work (InvalidParameterValue and its like).
 type RequestError struct {
 	Parameter string // EC2's name: "MaxCount", "InstanceType", "UserData"

@@ -13,8 +13,8 @@ const (
 	MaxTags = 50
 	// MaxTokenBytes is EC2's bound of a client token, in ASCII characters.
 	MaxTokenBytes = 64
-	// MaxIDsPerRequest bounds the instances that one lifecycle request may name.
-	MaxIDsPerRequest = 100
+	// MaxIDsPerRequest bounds the instances that one lifecycle request may name: all of them move in one transaction.
+	MaxIDsPerRequest = 80
 	// GuestOverheadMiB is what a guest costs its host beyond its own memory.
 	GuestOverheadMiB = 160
 	// ConsoleTailBytes is how much of the console ConsoleOutput returns, as in EC2.

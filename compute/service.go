@@ -67,16 +67,6 @@ type Lifecycle interface {
 	// TerminateInstances is idempotent while a terminated instance is visible.
 	TerminateInstances(ctx context.Context, account ids.Account, ids []ids.Instance) ([]StateChange, error)
 	ModifyInstanceAttributes(ctx context.Context, account ids.Account, id ids.Instance, a Attributes) error
-	// Tag sets tags (replacing equal keys) on instances and volumes of the account, all or none; Untag removes keys, or a
-	// key only at a given value. resources are "i-…" and "vol-…" ids.
-	Tag(ctx context.Context, account ids.Account, resources []string, tags map[string]string) error
-	Untag(ctx context.Context, account ids.Account, resources []string, tags []TagKey) error
-}
-
-// TagKey names a tag to remove: by key, or by key and value when Value is not nil.
-type TagKey struct {
-	Key   string
-	Value *string
 }
 
 // Viewer reads. Every read waits until the view has reached the store's version at its arrival, at most ReadBehind, then

@@ -74,10 +74,6 @@ type Service interface {
 	RegisterLocal(ctx context.Context, r Registration) (*Image, error)
 	// DescribeImages lists images that the account may launch, by creation time. Missing ids are a *NotFoundError.
 	DescribeImages(ctx context.Context, account ids.Account, ids []ids.Image, keep func(*Image) bool) ([]*Image, error)
-	// Tag and Untag change the tags of the account's own images, all or none. Untag by key, or by key and value when the
-	// value is not nil.
-	Tag(ctx context.Context, account ids.Account, images []ids.Image, tags map[string]string) error
-	Untag(ctx context.Context, account ids.Account, images []ids.Image, tags map[string]*string) error
 }
 
 // ErrBehind: the in-memory view did not reach the store's version in time. Retry (503).

@@ -1,0 +1,56 @@
+package computerows
+
+import (
+	"context"
+
+	"github.com/nimbrel/nimbrel/compute"
+	"github.com/nimbrel/nimbrel/compute/fit"
+	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
+	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/row"
+)
+
+// RegisterHost makes a host's row, counters and fleet entry agree with what the host says of itself. Capacity changes by
+// the difference: what is placed stays placed.
+func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
+	old, found, err := read[Host](ctx, tx, hostKey(info.ID))
+	if err != nil || (found && old.Info == info) {
+		return err
+	}
+	h := Host{Info: info, Draining: old.Draining}
+	before := old.Capacity()
+	if !found {
+		before = fit.Size{}
+	}
+	tx.Guard(fit.Resize(info.ID, h.Capacity().Sub(before)))
+	tx.Put(hostKey(info.ID), row.Encode(h))
+	if !found || old.Info.Underlay != info.Underlay || old.Info.Zone != info.Zone {
+		entry := host.FleetHost{ID: info.ID, Underlay: info.Underlay, Zone: info.Zone}
+		dispatchrows.Put(tx, dispatchrows.Named(host.DocFleet), host.SectionHosts, string(info.ID), store.Bytes(host.Encode(entry)))
+	}
+	return nil
+}
+
+// Drain takes a host's slots out of reach of new placements, or brings them back. Launches in flight meet it at their
+// commit. What is placed stays.
+func Drain(ctx context.Context, tx *store.Tx, id ids.Host, drain bool) error {
+	h, found, err := read[Host](ctx, tx, hostKey(id))
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return &compute.NotFoundError{Kind: "host", IDs: []string{string(id)}}
+	case h.Draining == drain:
+		return nil
+	}
+	weight := fit.Size{Slots: fit.DrainWeight}
+	if drain {
+		weight.Slots = -fit.DrainWeight
+	}
+	h.Draining = drain
+	tx.Guard(fit.Resize(id, weight))
+	tx.Put(hostKey(id), row.Encode(h))
+	return nil
+}

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"github.com/nimbrel/nimbrel/internal/ids"
+)
+
+// work names what to look at: one instance, or one host. It carries no event; whoever takes it looks at what is.
+type work struct {
+	instance ids.Instance
+	host     ids.Host
+}
+
+// queue is a set of work: adding what waits already changes nothing, and what is added while it is being done is done
+// again after. So one key is never worked on twice at a time, and the queue is never longer than what exists.
+type queue struct {
+	mu     sync.Mutex
+	ready  []work
+	known  map[work]bool // waiting
+	doing  map[work]bool // being done; true when added meanwhile
+	signal chan struct{} // holds a token while ready may be non-empty
+}
+
+func newQueue() *queue {
+	return &queue{known: map[work]bool{}, doing: map[work]bool{}, signal: make(chan struct{}, 1)}
+}
+
+func (q *queue) add(w work) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, busy := q.doing[w]; busy {
+		q.doing[w] = true
+		return
+	}
+	q.push(w)
+}
+
+// push makes w wait unless it does; mu is held.
+func (q *queue) push(w work) {
+	if q.known[w] {
+		return
+	}
+	q.known[w] = true
+	q.ready = append(q.ready, w)
+	q.raise()
+}
+
+func (q *queue) raise() {
+	select {
+	case q.signal <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for work; false when ctx has ended.
+func (q *queue) take(ctx context.Context) (work, bool) {
+	for {
+		if w, ok := q.pop(); ok {
+			return w, true
+		}
+		select {
+		case <-ctx.Done():
+			return work{}, false
+		case <-q.signal:
+		}
+	}
+}
+
+func (q *queue) pop() (work, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.ready) == 0 {
+		return work{}, false
+	}
+	w := q.ready[0]
+	q.ready = q.ready[1:]
+	delete(q.known, w)
+	q.doing[w] = false
+	if len(q.ready) > 0 {
+		q.raise() // for the next taker
+	}
+	return w, true
+}
+
+// done ends what take began.
+func (q *queue) done(w work) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	again := q.doing[w]
+	delete(q.doing, w)
+	if again {
+		q.push(w)
+	}
+}

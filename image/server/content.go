@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/nimbrel/nimbrel/image"
+)
+
+// blockBytes is the unit of copying; blocks of zeros become holes.
+const blockBytes = 1 << 20
+
+// adopt copies the raw disk at path into dir under its digest, unless it is there. It returns digest and size.
+func adopt(ctx context.Context, dir, path string) (digest string, size uint64, err error) {
+	source, err := os.Open(path)
+	if err != nil {
+		return "", 0, fmt.Errorf("open image file: %w", err)
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return "", 0, fmt.Errorf("stat image file %s: %w", path, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() == 0 || info.Size()%512 != 0 {
+		return "", 0, &image.InvalidError{Field: "content", Reason: path + " is no raw disk: want a regular file of whole 512-byte sectors"}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", 0, fmt.Errorf("make image directory: %w", err)
+	}
+	part, err := os.CreateTemp(dir, ".incoming-*")
+	if err != nil {
+		return "", 0, fmt.Errorf("make image file: %w", err)
+	}
+	defer os.Remove(part.Name()) // gone already when it was renamed
+	defer part.Close()
+	digest, size, err = copySparse(ctx, part, source)
+	if err != nil {
+		return "", 0, fmt.Errorf("copy image file %s: %w", path, err)
+	}
+	if size != uint64(info.Size()) {
+		return "", 0, fmt.Errorf("copy image file %s: it changed while being read; try again", path)
+	}
+	return digest, size, settle(part, filepath.Join(dir, digest))
+}
+
+// settle gives complete content its name.
+func settle(part *os.File, name string) error {
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	if err := errors.Join(part.Chmod(0o444), part.Sync(), part.Close()); err != nil {
+		return fmt.Errorf("write image file: %w", err)
+	}
+	if err := os.Rename(part.Name(), name); err != nil {
+		return fmt.Errorf("name image file: %w", err)
+	}
+	return nil
+}
+
+// copySparse copies all of r into the empty file w and digests it.
+func copySparse(ctx context.Context, w *os.File, r io.Reader) (digest string, size uint64, err error) {
+	hash := sha256.New()
+	block := make([]byte, blockBytes)
+	for {
+		n, err := io.ReadFull(r, block)
+		if n > 0 {
+			hash.Write(block[:n])
+			if !zero(block[:n]) {
+				if _, err := w.WriteAt(block[:n], int64(size)); err != nil {
+					return "", size, err
+				}
+			}
+			size += uint64(n)
+		}
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return hex.EncodeToString(hash.Sum(nil)), size, w.Truncate(int64(size))
+		case err != nil:
+			return "", size, err
+		case ctx.Err() != nil:
+			return "", size, ctx.Err()
+		}
+	}
+}
+
+func zero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

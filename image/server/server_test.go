@@ -1,0 +1,210 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nimbrel/nimbrel/account/rootkey"
+	accounts "github.com/nimbrel/nimbrel/account/server"
+	"github.com/nimbrel/nimbrel/check"
+	"github.com/nimbrel/nimbrel/image"
+	"github.com/nimbrel/nimbrel/image/imagerows"
+	"github.com/nimbrel/nimbrel/internal/env"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/storetest"
+)
+
+const (
+	owner    = ids.Account("111111111111")
+	stranger = ids.Account("222222222222")
+)
+
+type catalog struct {
+	*Service
+	t    *testing.T
+	ctx  context.Context
+	tags *accounts.Tags
+	dir  string // of sources
+}
+
+func newCatalog(t *testing.T) *catalog {
+	t.Helper()
+	engine := storetest.NewMemory()
+	db := store.New(engine, store.Options{Tenant: "t"})
+	key, err := rootkey.New(make([]byte, 32), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	people := accounts.New(db, key, accounts.Options{})
+	people.Tags().Register("ami", "image", imagerows.ExpectOwned)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	c := &catalog{t: t, ctx: ctx, tags: people.Tags(), dir: t.TempDir()}
+	c.Service = New(db, Options{Dir: filepath.Join(t.TempDir(), "images"), Tags: people.Tags(), Env: env.System()})
+	done := make(chan struct{}, 2)
+	go func() { people.Run(ctx); done <- struct{}{} }()    //nolint:errcheck // ends with ctx
+	go func() { c.Service.Run(ctx); done <- struct{}{} }() //nolint:errcheck // ends with ctx
+	t.Cleanup(func() {
+		report, err := check.Run(ctx, db, imagerows.Invariants())
+		if err != nil || !report.Clean() {
+			t.Errorf("check: %v, %+v", err, report.Findings)
+		}
+		cancel()
+		<-done
+		<-done
+		engine.Close()
+	})
+	return c
+}
+
+// source writes a raw disk: data, then a hole, then data.
+func (c *catalog) source(name, data string, holeBytes int) string {
+	c.t.Helper()
+	path := filepath.Join(c.dir, name)
+	content := append([]byte(data), make([]byte, holeBytes)...)
+	content = append(content, "end"...)
+	content = append(content, make([]byte, 512-len(content)%512)...)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return path
+}
+
+func (c *catalog) register(path string, edit ...func(*image.Registration)) *image.Image {
+	c.t.Helper()
+	r := image.Registration{Path: path, Owner: owner, Name: "debian", Public: true, Architecture: "x86_64"}
+	for _, fn := range edit {
+		fn(&r)
+	}
+	i, err := c.RegisterLocal(c.ctx, r)
+	if err != nil {
+		c.t.Fatalf("register %s: %v", path, err)
+	}
+	return i
+}
+
+func (c *catalog) describe(a ids.Account, named ...ids.Image) []*image.Image {
+	c.t.Helper()
+	out, err := c.DescribeImages(c.ctx, a, named, nil)
+	if err != nil {
+		c.t.Fatalf("describe %v: %v", named, err)
+	}
+	return out
+}
+
+func TestRegisterKeepsContentByDigest(t *testing.T) {
+	c := newCatalog(t)
+	path := c.source("disk.raw", "begin", 5<<20)
+	i := c.register(path)
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(want)
+	if i.SHA256 != hex.EncodeToString(sum[:]) || i.Bytes != uint64(len(want)) || i.RootDeviceName != "/dev/xvda" || i.MinDiskGiB() != 1 {
+		t.Errorf("registered %+v", i)
+	}
+	kept := filepath.Join(c.options.Dir, i.SHA256)
+	got, err := os.ReadFile(kept)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("kept content differs: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("overwritten"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(kept); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("kept content changed with its source: %v", err)
+	}
+	entries, err := os.ReadDir(c.options.Dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("directory holds %v (%v)", entries, err)
+	}
+}
+
+func TestRegisterAgain(t *testing.T) {
+	c := newCatalog(t)
+	first := c.register(c.source("a", "one", 0))
+	if again := c.register(c.source("b", "one", 0)); again.ID != first.ID {
+		t.Errorf("same content under the same name is %s, was %s", again.ID, first.ID)
+	}
+	if err := c.tags.CreateTags(c.ctx, owner, []string{string(first.ID)}, map[string]string{"k": "v"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.describe(owner)[0].Tags["k"]; got != "v" {
+		t.Errorf("tag is %q", got)
+	}
+	next := c.register(c.source("c", "two", 0))
+	if all := c.describe(owner); next.ID == first.ID || len(all) != 1 || all[0].ID != next.ID {
+		t.Errorf("after new content: %+v", all)
+	}
+	var missing *image.NotFoundError
+	if _, err := c.DescribeImages(c.ctx, owner, []ids.Image{first.ID, next.ID}, nil); !errors.As(err, &missing) || len(missing.IDs) != 1 {
+		t.Errorf("describe of the replaced image: %v", err)
+	}
+	expect := func(id ids.Image) error {
+		_, err := c.db.Transact(c.ctx, func(tx *store.Tx) error { imagerows.Expect(tx, id); return nil })
+		return err
+	}
+	if err := expect(first.ID); !errors.As(err, &missing) {
+		t.Errorf("launch of the replaced image: %v", err)
+	}
+	if err := expect(next.ID); err != nil {
+		t.Errorf("launch of the new image: %v", err)
+	}
+}
+
+func TestVisibility(t *testing.T) {
+	c := newCatalog(t)
+	public := c.register(c.source("a", "public", 0))
+	private := c.register(c.source("b", "private", 0), func(r *image.Registration) { r.Name, r.Public = "mine", false })
+	if got := c.describe(owner); len(got) != 2 {
+		t.Errorf("owner sees %d images", len(got))
+	}
+	if got := c.describe(stranger); len(got) != 1 || got[0].ID != public.ID {
+		t.Errorf("stranger sees %+v", got)
+	}
+	var missing *image.NotFoundError
+	if _, err := c.DescribeImages(c.ctx, stranger, []ids.Image{private.ID}, nil); !errors.As(err, &missing) {
+		t.Errorf("stranger asks for a private image: %v", err)
+	}
+	if err := c.tags.CreateTags(c.ctx, stranger, []string{string(public.ID)}, map[string]string{"k": "v"}); err == nil {
+		t.Error("a stranger tagged another's image")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	c := newCatalog(t)
+	good := c.source("good", "x", 0)
+	odd := filepath.Join(c.dir, "odd")
+	if err := os.WriteFile(odd, []byte("no whole sector"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(*image.Registration){
+		"name":         func(r *image.Registration) { r.Name = "x" },
+		"description":  func(r *image.Registration) { r.Description = strings.Repeat("x", 256) },
+		"architecture": func(r *image.Registration) { r.Architecture = "pdp11" },
+		"boot mode":    func(r *image.Registration) { r.BootMode = "tape" },
+		"owner":        func(r *image.Registration) { r.Owner = "" },
+		"content":      func(r *image.Registration) { r.Path = odd },
+	} {
+		r := image.Registration{Path: good, Owner: owner, Name: "debian", Architecture: "x86_64"}
+		edit(&r)
+		var invalid *image.InvalidError
+		if _, err := c.RegisterLocal(c.ctx, r); !errors.As(err, &invalid) || invalid.Field != name {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	_, err := c.RegisterLocal(c.ctx, image.Registration{Path: filepath.Join(c.dir, "none"), Owner: owner, Name: "debian", Architecture: "x86_64"})
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+}
