@@ -31,7 +31,7 @@ const (
 	authorityLifetime = 10 * 365 * 24 * time.Hour
 	serverLifetime    = 30 * 24 * time.Hour
 	targetLifetime    = 90 * 24 * time.Hour // a host away for the last third of it must join again, by a token for its name
-	backdate          = 5 * time.Minute // for clocks that differ a little
+	backdate          = 5 * time.Minute     // for clocks that differ a little
 	maxCSRBytes       = 8 << 10
 )
 

@@ -25,6 +25,7 @@ type commitNote struct {
 // world runs a client, a server's session, a library, and the wires between them, by hand.
 type world struct {
 	t       *rapid.T
+	fail    func(format string, args ...any)
 	history string
 	epoch   uint64
 	lib     *Library
@@ -45,8 +46,9 @@ type world struct {
 	mirror map[string]map[string]string // what the server's observer believes
 }
 
-func newWorld(t *rapid.T) *world {
-	w := &world{t: t, history: "h0", epoch: 1, lib: NewLibrary(), notes: map[string]commitNote{}, deleted: map[string]dispatch.Rev{},
+// newWorld makes a world whose chances are drawn from t; without one no write fails.
+func newWorld(t *rapid.T, fail func(string, ...any)) *world {
+	w := &world{t: t, fail: fail, history: "h0", epoch: 1, lib: NewLibrary(), notes: map[string]commitNote{}, deleted: map[string]dispatch.Rev{},
 		disk: map[dispatch.SectionID]*Sink{}, lastSeen: map[string]dispatch.Rev{}, target: NewTarget(),
 		actual: map[string]map[string]string{}, mirror: map[string]map[string]string{}}
 	w.startClient()
@@ -55,31 +57,44 @@ func newWorld(t *rapid.T) *world {
 
 // commit is one transaction: a few changes of the own document and of topics, at the same instant.
 func (w *world) commit() {
-	type change struct {
-		id  dispatch.SectionID
-		key string
-		rev dispatch.Rev
-	}
-	var own []change
+	var changes []change
 	for range rapid.IntRange(1, 3).Draw(w.t, "changes") {
 		doc := rapid.SampledFrom(append([]string{ownDoc, ownDoc}, topicDocs...)).Draw(w.t, "doc")
 		id := dispatch.SectionID{Doc: doc, Section: rapid.SampledFrom([]string{"s", "u"}).Draw(w.t, "section")}
 		key := rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(w.t, "key")
-		src := w.lib.Ensure(id)
-		rev := src.Seq() + 1
-		e := Entry{Item: dispatch.Item{Key: key, Rev: rev}}
-		if rapid.IntRange(0, 3).Draw(w.t, "delete") == 0 {
-			e.Deleted = true
-			w.deleted[w.itemKey(id, key)] = rev
+		c := change{id: id, key: key, deleted: rapid.IntRange(0, 3).Draw(w.t, "delete") == 0}
+		if doc == ownDoc && !c.deleted {
+			c.topics = rapid.SampledFrom([][]string{nil, topicDocs[:1], topicDocs[1:], topicDocs}).Draw(w.t, "topics")
+		}
+		changes = append(changes, c)
+	}
+	w.apply(changes)
+}
+
+// change is one item of a transaction.
+type change struct {
+	id      dispatch.SectionID
+	key     string
+	deleted bool
+	topics  []string
+	rev     dispatch.Rev
+}
+
+// apply commits changes at one instant.
+func (w *world) apply(changes []change) {
+	var own []change
+	for _, c := range changes {
+		src := w.lib.Ensure(c.id)
+		c.rev = src.Seq() + 1
+		e := Entry{Item: dispatch.Item{Key: c.key, Rev: c.rev, Deleted: c.deleted}, Topics: c.topics}
+		if c.deleted {
+			w.deleted[w.itemKey(c.id, c.key)] = c.rev
 		} else {
-			e.Payload = fmt.Appendf(nil, "%s %v %s %d", w.history, id, key, rev)
-			if doc == ownDoc {
-				e.Topics = rapid.SampledFrom([][]string{nil, topicDocs[:1], topicDocs[1:], topicDocs}).Draw(w.t, "topics")
-				own = append(own, change{id, key, rev})
-			}
+			e.Payload = fmt.Appendf(nil, "%s %v %s %d", w.history, c.id, c.key, c.rev)
+			own = append(own, c)
 		}
 		if !src.Put(e) {
-			w.t.Fatalf("source refused revision %d of %v %s", rev, id, key)
+			w.fail("source refused revision %d of %v %s", c.rev, c.id, c.key)
 		}
 	}
 	for _, c := range own {
@@ -150,7 +165,7 @@ func (w *world) startClient() {
 		}
 		maps.Copy(loaded.Orphans, k.Orphans)
 		if loaded.Sum() != k.Sum() || loaded.Recount() != k.Sum() {
-			w.t.Fatalf("%v: checksum from disk differs", k.ID)
+			w.fail("%v: checksum from disk differs", k.ID)
 		}
 		sinks = append(sinks, loaded)
 	}
@@ -172,7 +187,7 @@ func (w *world) run(out Output) {
 	for queue := []Output{out}; len(queue) > 0; queue = queue[1:] {
 		o := queue[0]
 		if o.Close != nil {
-			w.t.Fatalf("client closes: %v", o.Close)
+			w.fail("client closes: %v", o.Close)
 		}
 		if o.Meta != nil {
 			w.diskMeta = *o.Meta
@@ -181,7 +196,11 @@ func (w *world) run(out Output) {
 			w.up = append(w.up, w.encode(m))
 		}
 		for _, k := range o.Stage {
-			switch fate := rapid.IntRange(0, 19).Draw(w.t, "fate of write"); {
+			fate := 19
+			if w.t != nil {
+				fate = rapid.IntRange(0, 19).Draw(w.t, "fate of write")
+			}
+			switch {
 			case fate == 0: // lost with the process
 				w.startClient()
 				return
@@ -205,7 +224,7 @@ func (w *world) run(out Output) {
 func (w *world) encode(m Message) []byte {
 	b, err := Encode(nil, m)
 	if err != nil {
-		w.t.Fatalf("encode %+v: %v", m, err)
+		w.fail("encode %+v: %v", m, err)
 	}
 	return b
 }
@@ -213,7 +232,7 @@ func (w *world) encode(m Message) []byte {
 func (w *world) decode(b []byte) Message {
 	m, err := Decode(b)
 	if err != nil {
-		w.t.Fatalf("decode: %v", err)
+		w.fail("decode: %v", err)
 	}
 	return m
 }
@@ -225,11 +244,11 @@ func (w *world) deliverUp() {
 	m := w.decode(w.up[0])
 	w.up = w.up[1:]
 	if a, ok := m.(*Ack); ok && a.Durable > 0 && w.disk[a.ID] != nil && w.disk[a.ID].History == w.history && w.disk[a.ID].Seq < a.Durable {
-		w.t.Fatalf("%v acknowledged as durable at %d, disk has %d", a.ID, a.Durable, w.disk[a.ID].Seq)
+		w.fail("%v acknowledged as durable at %d, disk has %d", a.ID, a.Durable, w.disk[a.ID].Seq)
 	}
 	out, events, err := w.server.Receive(m)
 	if err != nil {
-		w.t.Fatalf("server: %v", err)
+		w.fail("server: %v", err)
 	}
 	w.take(events)
 	for _, m := range out {
@@ -252,10 +271,10 @@ func (w *world) take(events []Event) {
 	for _, e := range events {
 		switch e := e.(type) {
 		case *Alarm:
-			w.t.Fatalf("alarm without a defect: %v: %s", e.ID, e.Reason)
+			w.fail("alarm without a defect: %v: %s", e.ID, e.Reason)
 		case *Nacked:
 			if strings.Contains(e.Reason, "checksum") {
-				w.t.Fatalf("refused without a defect: %v: %s", e.ID, e.Reason)
+				w.fail("refused without a defect: %v: %s", e.ID, e.Reason)
 			}
 		case *Actual:
 			if e.Full || w.mirror[e.Section] == nil {
@@ -301,7 +320,7 @@ func (w *world) report() {
 func (w *world) check() {
 	for id, k := range w.client.Sections() {
 		if k.Sum() != k.Recount() {
-			w.t.Fatalf("%v: checksum kept %v, counted %v", id, k.Sum(), k.Recount())
+			w.fail("%v: checksum kept %v, counted %v", id, k.Sum(), k.Recount())
 		}
 		if id.Doc == ownDoc && k.History == w.history && w.diskMeta.History == w.history {
 			w.checkShown(id, k)
@@ -317,12 +336,12 @@ func (w *world) checkShown(id dispatch.SectionID, k *Sink) {
 		}
 		at := w.itemKey(id, key)
 		if h.Shown.Rev < w.lastSeen[at] {
-			w.t.Fatalf("%v %s went back from %d to %d", id, key, w.lastSeen[at], h.Shown.Rev)
+			w.fail("%v %s went back from %d to %d", id, key, w.lastSeen[at], h.Shown.Rev)
 		}
 		w.lastSeen[at] = h.Shown.Rev
 		for topic, seq := range w.notes[fmt.Sprintf("%s@%d", at, h.Shown.Rev)].topics {
 			if held := sections[topic]; seq > 0 && (held == nil || held.History != w.history || held.Seq < seq) {
-				w.t.Fatalf("%v %s shown at %d without %v at %d: holds %+v", id, key, h.Shown.Rev, topic, seq, held)
+				w.fail("%v %s shown at %d without %v at %d: holds %+v", id, key, h.Shown.Rev, topic, seq, held)
 			}
 		}
 	}
@@ -330,7 +349,7 @@ func (w *world) checkShown(id dispatch.SectionID, k *Sink) {
 		prefix := w.history + "|" + id.String() + "|"
 		if key, ours := bytes.CutPrefix([]byte(at), []byte(prefix)); ours {
 			if h := k.Items[string(key)]; h.Shown == nil && w.deleted[at] <= rev {
-				w.t.Fatalf("%v %s shown at %d is absent and was never deleted", id, key, rev)
+				w.fail("%v %s shown at %d is absent and was never deleted", id, key, rev)
 			}
 		}
 	}
@@ -355,7 +374,7 @@ func (w *world) settle() {
 			return
 		}
 		if round > 60 { // a write fails one time in ten and costs a heartbeat
-			w.t.Fatalf("ends never agree: %s", w.agree())
+			w.fail("ends never agree: %s", w.agree())
 		}
 		w.run(w.client.Heartbeat())
 		w.run(w.client.PumpActual())
@@ -402,7 +421,7 @@ func (w *world) agree() string {
 // TestModel runs random histories of commits, losses, crashes and restarts of either end, and compares with what must be.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
+		w := newWorld(t, t.Fatalf)
 		t.Repeat(map[string]func(*rapid.T){
 			"commit":      func(t *rapid.T) { w.t = t; w.commit() },
 			"commit too":  func(t *rapid.T) { w.t = t; w.commit() },
@@ -438,4 +457,56 @@ func TestModel(t *testing.T) {
 		w.t = t
 		w.settle()
 	})
+}
+
+// TestEveryShortHistory walks every sequence of a few steps from a small set: an item that needs a topic is committed
+// with it, changed without it, deleted; messages arrive or are lost with the connection; either end starts anew.
+func TestEveryShortHistory(t *testing.T) {
+	depth := 5
+	if testing.Short() {
+		depth = 4
+	}
+	own := dispatch.SectionID{Doc: ownDoc, Section: "s"}
+	topic := dispatch.SectionID{Doc: topicDocs[0], Section: "s"}
+	steps := []struct {
+		name string
+		do   func(*world)
+	}{
+		{"put", func(w *world) { w.apply([]change{{id: topic, key: "k"}, {id: own, key: "k", topics: topicDocs[:1]}}) }},
+		{"free", func(w *world) { w.apply([]change{{id: own, key: "k"}}) }},
+		{"delete", func(w *world) { w.apply([]change{{id: own, key: "k", deleted: true}}) }},
+		{"up", func(w *world) { w.deliverUp(); w.pump() }},
+		{"down", (*world).deliverDown},
+		{"connect", (*world).connect},
+		{"kill", (*world).startClient},
+	}
+	path := make([]int, depth)
+	for walked := 0; ; walked++ {
+		var names []string
+		w := newWorld(nil, func(format string, args ...any) {
+			t.Fatalf("after %v: "+format, append([]any{names}, args...)...)
+		})
+		w.connect()
+		for range 4 { // the hello and its answer are behind us in most histories of interest
+			w.deliverUp()
+			w.pump()
+			w.deliverDown()
+		}
+		for _, i := range path {
+			names = append(names, steps[i].name)
+			steps[i].do(w)
+			w.check()
+		}
+		w.settle()
+		at := 0
+		for at < depth && path[at] == len(steps)-1 {
+			path[at] = 0
+			at++
+		}
+		if at == depth {
+			t.Logf("%d histories of %d steps", walked+1, depth)
+			return
+		}
+		path[at]++
+	}
 }
