@@ -11,12 +11,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/agent"
-	"github.com/nimbrel/nimbrel/host/network"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/svc/obs"
 )
@@ -49,7 +47,7 @@ func agentCommand() *cobra.Command {
 	p.StringVar(&f.driver, "driver", agent.DriverQEMU, "how guests run: qemu, or fake for none at all")
 	p.StringVar(&f.underlay, "underlay", "", "this host's IPv4 `address` on the network between hosts")
 	p.StringVar(&f.underlayDevice, "underlay-device", "", "the `link` that has it")
-	p.StringVar(&f.dataPlane, "data-plane-namespace", "nimbrel", "`name` of the network namespace of guests' links, and the start of the services' one")
+	p.StringVar(&f.dataPlane, "data-plane-namespace", "nimbrel", "`name` of the network namespace of guests' links; the services' one is named after it")
 	p.IntVar(&f.uidBase, "uid-base", 0x10000000, "first of the `users` that guests run as; 0 runs them as this user")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(&f.name, "name", "", "this host's `name` for people")
@@ -73,13 +71,7 @@ func purgeCommand(f *agentFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := agent.Purge(cmd.Context(), o); err != nil {
-				return err
-			}
-			if f.driver == agent.DriverFake {
-				return nil
-			}
-			return network.Destroy(f.network())
+			return agent.Purge(cmd.Context(), o)
 		},
 	}
 }
@@ -96,19 +88,7 @@ func (f *agentFlags) run(ctx context.Context) error {
 	if o.Identity, err = f.identity(ctx, id); err != nil {
 		return err
 	}
-	if f.driver == agent.DriverFake {
-		return agent.Run(ctx, o)
-	}
-	net, err := network.Open(ctx, f.network())
-	if err != nil {
-		return err
-	}
-	defer net.Close()
-	o.Network = net
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return net.Serve(ctx) })
-	group.Go(func() error { return agent.Run(ctx, o) })
-	return group.Wait()
+	return agent.Run(ctx, o)
 }
 
 func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
@@ -121,24 +101,25 @@ func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
 		return agent.Options{}, err
 	}
 	o := agent.Options{
-		ID: id, Name: f.name, Zone: f.zone, StateDir: stateDir, ImageSource: f.imageSource, Driver: f.driver, UnderlayIP: f.underlay,
+		ID: id, Name: f.name, Zone: f.zone, StateDir: stateDir, ImageSource: f.imageSource, Driver: f.driver,
 		VCPUs: f.vcpus, MemoryMiB: f.memoryMiB, Version: version, Log: log,
 	}
 	if f.server != "" {
 		o.ServerAddrs = strings.Split(f.server, ",")
 	}
-	if os.Geteuid() == 0 && f.uidBase != 0 && f.driver == agent.DriverQEMU {
+	if f.driver == agent.DriverQEMU && os.Geteuid() == 0 && f.uidBase != 0 {
 		o.UIDBase, o.UIDCount = f.uidBase, uidsPerHost
 	}
-	return o, nil
-}
-
-func (f *agentFlags) network() network.Options {
-	address, _ := netip.ParseAddr(f.underlay) // the data path refuses an invalid one by name
-	return network.Options{
-		StateDir: f.stateDir, DataPlane: f.dataPlane, Service: f.dataPlane + "s", UnderlayDevice: f.underlayDevice,
-		UnderlayAddress: address, Forwarders: f.forwarders,
+	if f.underlayDevice != "" {
+		address, err := netip.ParseAddr(f.underlay)
+		if err != nil {
+			return agent.Options{}, fmt.Errorf("--underlay %q: want the IPv4 address of %s: %w", f.underlay, f.underlayDevice, err)
+		}
+		o.DataPath = &agent.DataPath{
+			UnderlayDevice: f.underlayDevice, UnderlayAddress: address, Namespace: f.dataPlane, Forwarders: f.forwarders,
+		}
 	}
+	return o, nil
 }
 
 // identity returns the host's certificate, joining first when there is none. A token is the authority's fingerprint, a

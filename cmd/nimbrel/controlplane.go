@@ -24,6 +24,7 @@ import (
 	"github.com/nimbrel/nimbrel/image/imagerows"
 	images "github.com/nimbrel/nimbrel/image/server"
 	"github.com/nimbrel/nimbrel/internal/env"
+	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/embed"
 	networks "github.com/nimbrel/nimbrel/vpc/server"
@@ -64,7 +65,10 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 		return nil, err
 	}
 	c.db = store.New(c.engine, store.Options{Tenant: storeTenant})
-	c.accounts = accounts.New(c.db, key, accounts.Options{Env: surroundings})
+	withNetwork := func(ctx context.Context, tx *store.Tx, a ids.Account) error { return c.networks.CreateDefault(ctx, tx, a) }
+	c.accounts = accounts.New(c.db, key, accounts.Options{
+		Env: surroundings, OnCreate: []func(context.Context, *store.Tx, ids.Account) error{withNetwork},
+	})
 	tags := c.accounts.Tags()
 	c.networks, err = networks.New(c.db, networks.Options{Region: region, Zones: zones, Tags: tags, Env: surroundings})
 	if err != nil {

@@ -17,7 +17,7 @@ func (c *controlPlane) ec2(f *serverFlags, requests *prometheus.HistogramVec, lo
 	return ec2door.New(ec2door.Options{
 		Account: c.accounts, Tags: c.accounts.Tags(), VPC: c.networks, Image: c.images, Compute: c.compute,
 		Region: f.region, Endpoint: f.listen, Log: log,
-		Done: func(r ec2door.Record) { requests.WithLabelValues(r.Action, r.Code).Observe(r.Duration.Seconds()) },
+		Done: func(r ec2door.Record) { requests.WithLabelValues(r.Call.Action, r.Code).Observe(r.Took.Seconds()) },
 	})
 }
 

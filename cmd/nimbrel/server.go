@@ -103,12 +103,21 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 	if err := errors.Join(errAPI, errLink, errMetrics, errOperators); err != nil {
 		return err
 	}
+	registry, requests := plane.registry()
+	tenantDoor, err := plane.ec2(f, requests, log)
+	if err != nil {
+		return err
+	}
+	operatorDoor, err := plane.operators(f, log)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return plane.run(ctx) })
 	group.Go(func() error { return plane.link.Serve(ctx, link) })
-	group.Go(func() error { return obs.Serve(ctx, metrics, obs.Handler(plane.metrics(), plane.ready)) })
-	group.Go(func() error { return obs.Serve(ctx, api, plane.ec2(f, log)) })
-	group.Go(func() error { return obs.Serve(ctx, operators, plane.operators(f, log)) })
+	group.Go(func() error { return obs.Serve(ctx, metrics, obs.Handler(registry, plane.ready)) })
+	group.Go(func() error { return obs.Serve(ctx, api, tenantDoor) })
+	group.Go(func() error { return obs.Serve(ctx, operators, operatorDoor) })
 	return group.Wait()
 }
 
