@@ -81,7 +81,7 @@ func (s *suite) commit(ops ...store.Op) *store.Commit {
 
 func (s *suite) send(c *store.Commit) *store.Answer {
 	s.t.Helper()
-	a, err := s.e.Commit(context.Background(), c)
+	a, err := s.e.Commit(s.t.Context(), c)
 	if err != nil {
 		s.t.Fatalf("commit %v: %v", c.ID, err)
 	}
@@ -100,7 +100,7 @@ func (s *suite) must(ops ...store.Op) store.Version {
 
 func (s *suite) snapshot(atLeast store.Version) store.Snapshot {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	snap, err := s.e.Snapshot(ctx, atLeast)
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *suite) snapshot(atLeast store.Version) store.Snapshot {
 // read returns a row's integer, or -1 when it does not exist.
 func (s *suite) read(snap store.Snapshot, k []byte) int64 {
 	s.t.Helper()
-	v, _, found, err := snap.Get(context.Background(), k)
+	v, _, found, err := snap.Get(s.t.Context(), k)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -143,13 +143,13 @@ func testSnapshots(t *testing.T, e store.Engine) {
 			t.Errorf("snapshot %d: a=%d b=%d, want %d %d", i, a, b, c.a, c.b)
 		}
 	}
-	if _, v, _, _ := three.Get(context.Background(), key("a")); v != v2 {
+	if _, v, _, _ := three.Get(t.Context(), key("a")); v != v2 {
 		t.Errorf("a is of version %d, want %d", v, v2)
 	}
 	if empty.History() != three.History() {
 		t.Error("the history changed")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if _, err := e.Snapshot(ctx, v3+1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("snapshot of the future: %v", err)
@@ -184,7 +184,7 @@ func testRanges(t *testing.T, e store.Engine) {
 		{store.RangeOptions{Begin: key("k"), End: store.PrefixEnd(key("k")), Limit: 1}, "[0]"},
 		{store.RangeOptions{Begin: key("k", 3), End: key("k", 4)}, "[]"},
 	} {
-		rows, err := old.Range(context.Background(), c.o)
+		rows, err := old.Range(t.Context(), c.o)
 		got := []int64{}
 		for _, kv := range rows {
 			got = append(got, kv.Value.Int)
@@ -219,7 +219,6 @@ func testConflicts(t *testing.T, e store.Engine) {
 		"beside range":       {span(key("k", 2), key("k", 5)), put(0, key("k", 6), 9), false},
 	} {
 		s := newSuite(t, e)
-		s.next = uint64(1000 * len(t.Name())) // sequences of their own
 		t.Run(name, func(t *testing.T) {
 			s.t = t
 			s.next = freshSeq()
@@ -256,109 +255,6 @@ func freshSeq() uint64 {
 	defer seqs.mu.Unlock()
 	seqs.last += 10000
 	return seqs.last
-}
-
-// testOtherHistory refuses reads of a state that this history never had.
-func testOtherHistory(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	s.must(put(0, key("a"), 1))
-	snap := s.snapshot(0)
-	for name, change := range map[string]func(*store.Commit){
-		"other history": func(c *store.Commit) { c.ReadHistory[0]++ },
-		"future":        func(c *store.Commit) { c.ReadVersion++ },
-	} {
-		c := s.commit(put(0, key("b"), 1))
-		c.ReadHistory, c.ReadVersion, c.Reads = snap.History(), snap.Version(), []store.ReadRange{{Begin: key("never")}}
-		change(c)
-		if a := s.send(c); a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonTooOld {
-			t.Errorf("%s: %+v", name, a)
-		}
-	}
-}
-
-// testResent sends the same commit again: it is applied once and answered alike.
-func testResent(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	c := s.commit(add(0, key("n"), 1, 0, 9))
-	first := s.send(c)
-	s.must(add(0, key("n"), 1, 0, 9))
-	again := s.send(c)
-	if again.Outcome != store.OutcomeCommitted || again.Version != first.Version || again.Results[0].Int != 1 {
-		t.Errorf("again %+v, first %+v", again, first)
-	}
-	if n := s.read(s.snapshot(0), key("n")); n != 2 {
-		t.Errorf("n = %d, want 2", n)
-	}
-	other := *c
-	other.Ops = []store.Op{add(0, key("n"), 5, 0, 9)}
-	if a := s.send(&other); a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonMismatch {
-		t.Errorf("same id, other content: %+v", a)
-	}
-}
-
-// testResentFailure resends a commit whose guard failed: it fails still, though it would hold now.
-func testResentFailure(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	c := s.commit(add(0, key("n"), -1, 0, 9))
-	if a := s.send(c); a.Outcome != store.OutcomeGuardFailed || a.Failure.Found || a.Failure.Op != 0 {
-		t.Fatalf("first: %+v", a)
-	}
-	s.must(put(0, key("n"), 5))
-	if a := s.send(c); a.Outcome != store.OutcomeGuardFailed || a.Failure.Found {
-		t.Errorf("again: %+v", a)
-	}
-	if n := s.read(s.snapshot(0), key("n")); n != 5 {
-		t.Errorf("n = %d, want 5", n)
-	}
-}
-
-func testCancelled(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	lost, sent := s.commit(put(0, key("lost"), 1)), s.commit(put(0, key("sent"), 1))
-	s.send(sent)
-	cancel := func(c *store.Commit) *store.Answer {
-		return s.send(&store.Commit{ID: c.ID, NotAfterMs: c.NotAfterMs, Cancel: true})
-	}
-	if a := cancel(lost); a.Outcome != store.OutcomeCancelled {
-		t.Errorf("cancel of what did not arrive: %+v", a)
-	}
-	if a := s.send(lost); a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonCancelled {
-		t.Errorf("the cancelled commit arrives: %+v", a)
-	}
-	if a := cancel(lost); a.Outcome != store.OutcomeCancelled {
-		t.Errorf("cancel again: %+v", a)
-	}
-	if a := cancel(sent); a.Outcome != store.OutcomeCommitted {
-		t.Errorf("cancel of what was committed: %+v", a)
-	}
-	if n := s.read(s.snapshot(0), key("lost")); n != -1 {
-		t.Errorf("the cancelled commit wrote %d", n)
-	}
-}
-
-// testAcknowledged refuses late copies of what the client acknowledged, and bounds what it does not.
-func testAcknowledged(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	first := s.commit(put(0, key("n"), 1))
-	s.send(first)
-	second := s.commit(put(0, key("n"), 2))
-	second.AckedBelow = second.ID.Seq
-	s.send(second)
-	if a := s.send(first); a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonExpired {
-		t.Errorf("late copy: %+v", a)
-	}
-	for len := 1; len < store.MaxSessionRecords; len++ {
-		s.must(add(0, key("m"), 1, 0, 1<<40))
-	}
-	a := s.send(s.commit(put(0, key("n"), 3)))
-	if a.Outcome != store.OutcomeRefused || a.Reason != store.ReasonOverloaded {
-		t.Errorf("beyond the records of a session: %+v", a)
-	}
-	c := s.commit(put(0, key("n"), 4))
-	c.AckedBelow = c.ID.Seq
-	if a := s.send(c); a.Outcome != store.OutcomeCommitted {
-		t.Errorf("after acknowledging: %+v", a)
-	}
 }
 
 func testLimits(t *testing.T, e store.Engine) {
@@ -414,184 +310,13 @@ func testLimits(t *testing.T, e store.Engine) {
 	}
 }
 
-// nextBatch returns the next transaction of a feed, past progress marks.
-func (s *suite) nextBatch(f store.Feed) store.Batch {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for {
-		b, err := f.Next(ctx)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if !b.Progress {
-			return b
-		}
-	}
-}
-
-func (s *suite) watch(from store.Version, prefixes ...[]byte) store.Feed {
-	s.t.Helper()
-	f, err := s.e.Watch(context.Background(), from, prefixes...)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(f.Close)
-	return f
-}
-
-// testFeed shows whole transactions in order, to feeds from before, between and after them.
-func testFeed(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	live := s.watch(0)
-	var versions []store.Version
-	for i := range 20 {
-		versions = append(versions, s.must(put(0, key("a"), int64(i)), put(1, key("b", i), 1)))
-	}
-	versions = append(versions, s.must(store.Op{Kind: store.OpDelete, Key: store.Key("a")}))
-	check := func(f store.Feed, first int) {
-		for i := first; i < len(versions); i++ {
-			b := s.nextBatch(f)
-			if b.Version != versions[i] {
-				t.Fatalf("version %d, want %d", b.Version, versions[i])
-			}
-			last := i == len(versions)-1
-			if len(b.Changes) == 0 || string(b.Changes[0].Key) != string(key("a")) || b.Changes[0].Deleted != last ||
-				(!last && (len(b.Changes) != 2 || b.Changes[0].Value.Int != int64(i))) {
-				t.Fatalf("transaction %d: %+v", i, b)
-			}
-		}
-		mark, err := f.Next(context.Background())
-		if err != nil || !mark.Progress || mark.Version != versions[len(versions)-1] || len(mark.Changes) != 0 {
-			t.Errorf("mark %+v, %v", mark, err)
-		}
-	}
-	check(live, 0)
-	check(s.watch(0), 0)
-	check(s.watch(versions[6]), 7)
-	if _, err := e.Watch(context.Background(), versions[len(versions)-1]+1); !errors.Is(err, store.ErrOtherHistory) {
-		t.Errorf("watch from the future: %v", err)
-	}
-}
-
-func testFeedPrefix(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	f := s.watch(0, key("x"), key("z"))
-	s.must(put(0, key("y", 1), 1))
-	v2 := s.must(put(0, key("y", 1), 2), put(1, key("x", 1), 2))
-	s.must(put(0, key("x\x00", 1), 2), put(1, key("xx"), 2))
-	v4 := s.must(put(0, key("z"), 4), put(1, key("x", 2), 4))
-	if b := s.nextBatch(f); b.Version != v2 || len(b.Changes) != 1 || string(b.Changes[0].Key) != string(key("x", 1)) {
-		t.Errorf("first %+v", b)
-	}
-	if b := s.nextBatch(f); b.Version != v4 || len(b.Changes) != 2 {
-		t.Errorf("second %+v", b)
-	}
-}
-
-func testFeedStops(t *testing.T, e store.Engine) {
-	s := newSuite(t, e)
-	f := s.watch(0)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := f.Next(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	f.Close()
-	if _, err := f.Next(context.Background()); !errors.Is(err, store.ErrClosed) {
-		t.Errorf("closed: %v", err)
-	}
-}
-
-// testConcurrentGuards contends for one counter and one pool: nothing conflicts, nothing is given out twice.
-func testConcurrentGuards(t *testing.T, e store.Engine) {
-	const clients, rounds, size = 16, 40, 500
-	ctx := context.Background()
-	db := store.New(e, store.Options{Tenant: "t"})
-	pool := store.Prefix("pool")
-	if _, err := db.Transact(ctx, func(tx *store.Tx) error { tx.CreatePool(pool, size); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	taken, versions := map[uint64]bool{}, map[store.Version]bool{}
-	var failed int
-	var group sync.WaitGroup
-	for range clients {
-		group.Go(func() {
-			for range rounds {
-				var n, element store.Slot
-				r, err := db.Transact(ctx, func(tx *store.Tx) error {
-					n = tx.Add(store.Key("n"), 1, 0, size)
-					element = tx.Take(pool)
-					return nil
-				})
-				mu.Lock()
-				var g *store.GuardError
-				switch {
-				case errors.As(err, &g):
-					failed++
-				case err != nil:
-					t.Errorf("transact: %v", err)
-				case r.Attempts != 1 || taken[r.Element(element)] || versions[r.Version] || r.Int(n) < 1 || r.Int(n) > size:
-					t.Errorf("result %+v: element %d or version seen before, or out of bounds", r, r.Element(element))
-				default:
-					taken[r.Element(element)], versions[r.Version] = true, true
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	group.Wait()
-	if len(taken) != size || failed != clients*rounds-size {
-		t.Errorf("%d taken and %d failed, want %d and %d", len(taken), failed, size, clients*rounds-size)
-	}
-}
-
-// testConcurrentUpdates reads, adds and writes: conflicts are retried and no update is lost.
-func testConcurrentUpdates(t *testing.T, e store.Engine) {
-	const clients, rounds = 8, 15
-	ctx := context.Background()
-	db := store.New(e, store.Options{Tenant: "t", MaxAttempts: 10000})
-	var group sync.WaitGroup
-	for c := range clients {
-		group.Go(func() {
-			for i := range rounds {
-				_, err := db.Transact(ctx, func(tx *store.Tx) error {
-					v, _, err := tx.Get(ctx, key("n"))
-					if err != nil {
-						return err
-					}
-					rows, err := tx.Range(ctx, store.RangeOptions{Begin: key("row"), End: store.PrefixEnd(key("row"))})
-					if err != nil {
-						return err
-					}
-					if int64(len(rows)) != v.Int {
-						t.Errorf("n is %d, there are %d rows", v.Int, len(rows))
-					}
-					tx.Put(store.Key("n"), store.Int(v.Int+1))
-					tx.Put(store.Key("row", c, i), store.Int(1))
-					return nil
-				})
-				if err != nil {
-					t.Errorf("transact: %v", err)
-				}
-			}
-		})
-	}
-	group.Wait()
-	s := newSuite(t, e)
-	if n := s.read(s.snapshot(0), append(store.HandlePrefix(0, "t"), key("n")...)); n != clients*rounds {
-		t.Errorf("n = %d, want %d", n, clients*rounds)
-	}
-}
-
 func testClosed(t *testing.T, e store.Engine) {
 	s := newSuite(t, e)
 	s.must(put(0, key("a"), 1))
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.Background()
+	ctx := t.Context()
 	if _, err := e.Commit(ctx, s.commit(put(0, key("a"), 1))); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("commit: %v", err)
 	}
@@ -616,7 +341,7 @@ func testScripts(t *testing.T, open func() store.Engine) {
 			}
 			e := open()
 			defer e.Close()
-			s := &script{db: store.New(e, store.Options{})}
+			s := &script{t: t, db: store.New(e, store.Options{})}
 			datadriven.RunTestFromString(t, string(text), func(t *testing.T, d *datadriven.TestData) string {
 				return s.run(d.Cmd, d.Input)
 			})

@@ -1,12 +1,12 @@
 package storetest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/tuple"
@@ -24,6 +24,7 @@ import (
 // commit's. A KEY is elements joined by "/", numbers as integers. "read KEY" and "range BEGIN END" are validated reads
 // before the operations.
 type script struct {
+	t     testing.TB
 	db    *store.DB
 	slots map[string]store.Slot
 	lines []string
@@ -42,7 +43,7 @@ func (s *script) run(cmd, input string) string {
 
 func (s *script) commit(input string) string {
 	s.slots = map[string]store.Slot{}
-	r, err := s.db.Transact(context.Background(), func(tx *store.Tx) error {
+	r, err := s.db.Transact(s.t.Context(), func(tx *store.Tx) error {
 		s.slots["version"] = tx.CommitVersion()
 		s.lines = strings.Split(strings.TrimSpace(input), "\n")
 		s.block(tx)
@@ -98,8 +99,8 @@ func (s *script) describe(err error) string {
 
 func (s *script) scan() string {
 	var out strings.Builder
-	err := s.db.View(context.Background(), func(r store.Reader) error {
-		rows, err := r.Range(context.Background(), store.RangeOptions{})
+	err := s.db.View(s.t.Context(), func(r store.Reader) error {
+		rows, err := r.Range(s.t.Context(), store.RangeOptions{})
 		for _, kv := range rows {
 			fmt.Fprintf(&out, "%s = %s @%d\n", printKey(kv.Key), printValue(kv.Value, true), kv.Version)
 		}
@@ -138,7 +139,7 @@ func (s *script) block(tx *store.Tx) {
 }
 
 func (s *script) operation(tx *store.Tx, verb string, args []string) (slot store.Slot, ok bool) {
-	ctx := context.Background()
+	ctx := s.t.Context()
 	switch verb {
 	case "read":
 		_, _, _ = tx.Get(ctx, s.key(args[0]).Base)

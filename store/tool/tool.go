@@ -89,9 +89,6 @@ func scanCommand(p *place) *cobra.Command {
 
 // read opens the directory read only and calls fn with its newest state.
 func (p *place) read(ctx context.Context, fn func(ctx context.Context, s store.Snapshot) error) (err error) {
-	if ctx == nil {
-		ctx = context.Background() // the command was run without one
-	}
 	e, err := embed.Open(p.dir, embed.Options{ReadOnly: true})
 	if err != nil {
 		return err

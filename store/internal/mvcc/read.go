@@ -47,6 +47,11 @@ func rowAt(it *pebble.Iterator, v store.Version) (transactor.Row, error) {
 
 // Range returns at most o.Limit rows as of a version.
 func (s *State) Range(ctx context.Context, o store.RangeOptions, at store.Version) ([]store.KV, error) {
+	return s.rows(o, at, ctx.Err)
+}
+
+// rows walks a range until stop returns an error.
+func (s *State) rows(o store.RangeOptions, at store.Version, stop func() error) ([]store.KV, error) {
 	w, err := s.walk(o.Begin, o.End, at)
 	if err != nil {
 		return nil, err
@@ -58,7 +63,7 @@ func (s *State) Range(ctx context.Context, o store.RangeOptions, at store.Versio
 	}
 	var rows []store.KV
 	for more := ok(); more && len(rows) < o.Limit; {
-		if err := ctx.Err(); err != nil {
+		if err := stop(); err != nil {
 			return nil, err
 		}
 		var kv store.KV
@@ -75,7 +80,7 @@ func (s *State) Range(ctx context.Context, o store.RangeOptions, at store.Versio
 
 // Keys lists the keys of rows as of a version.
 func (s *State) Keys(begin, end []byte, limit int, at store.Version) ([][]byte, error) {
-	rows, err := s.Range(context.Background(), store.RangeOptions{Begin: begin, End: end, Limit: limit}, at)
+	rows, err := s.rows(store.RangeOptions{Begin: begin, End: end, Limit: limit}, at, func() error { return nil })
 	keys := make([][]byte, len(rows))
 	for i, kv := range rows {
 		keys[i] = kv.Key
