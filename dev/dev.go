@@ -116,6 +116,14 @@ func (p Plan) zone(index int) string {
 	return p.Region + string(rune('a'+letter))
 }
 
+// zoneCount is how many zones the cloud has.
+func (p Plan) zoneCount() int {
+	if p.Fake {
+		return p.Zones
+	}
+	return p.Hosts
+}
+
 // linkAddress is where agents reach the server.
 func (p Plan) linkAddress() string {
 	if p.Fake {
