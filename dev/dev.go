@@ -44,7 +44,12 @@ const (
 	defaultHosts  = 2
 	defaultZones  = 3
 	defaultRegion = "us-nimbrel-1"
-	linkPort      = 8774
+	// DefaultPort is the EC2 API's; the host link and metrics have the two after it.
+	DefaultPort = 8773
+	// DefaultPrefix begins the names of namespaces and links, and DefaultUnderlay is the hosts' network: addresses that
+	// RFC 2544 sets aside for such uses.
+	DefaultPrefix   = "nb"
+	DefaultUnderlay = "198.18.77.0/24"
 	// reservedMemoryMi is left to the machine itself.
 	reservedMemoryMi = 2048
 	// emulatedVCPUs is how many vCPUs one processor carries.
@@ -71,15 +76,20 @@ func CanBeReal() (bool, string) {
 	return true, ""
 }
 
+// Places says where a cloud is on the machine. Two clouds whose places and state directories differ do not meet.
+type Places struct {
+	Port     int // EC2 API; the host link and metrics have the next two
+	Prefix   string
+	Underlay netip.Prefix
+}
+
 // DefaultPlan is a plan for this machine.
-func DefaultPlan(fake bool, hosts int) Plan {
-	if hosts == 0 {
-		hosts = defaultHosts
-	}
+func DefaultPlan(fake bool, hosts int, at Places) Plan {
+	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", at.Port+offset) }
 	p := Plan{
 		Hosts: hosts, Fake: fake, Zones: defaultZones, Region: defaultRegion,
-		Listen: "127.0.0.1:8773", Metrics: "127.0.0.1:8775", LinkPort: linkPort, Link: fmt.Sprintf("127.0.0.1:%d", linkPort),
-		Underlay: netip.MustParsePrefix("198.18.77.0/24"), Prefix: "nb",
+		Listen: local(0), Link: local(1), Metrics: local(2), LinkPort: at.Port + 1,
+		Underlay: at.Underlay, Prefix: at.Prefix,
 		VCPUs: 64, MemoryMi: 256 << 10,
 	}
 	if !fake {
