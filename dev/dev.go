@@ -134,6 +134,13 @@ func (p Plan) zoneCount() int {
 	return p.Hosts
 }
 
+// uidBase is the first of the users that guests of host index run as: ranges of a cloud's hosts and of two clouds do not
+// overlap, and lie above what login.defs(5) and user namespaces give out.
+func (p Plan) uidBase(index int) int {
+	const first, perCloud, perHost = 1 << 28, 1 << 15, 1000
+	return first + p.LinkPort*perCloud + index*perHost
+}
+
 // linkAddress is where agents reach the server.
 func (p Plan) linkAddress() string {
 	if p.Fake {

@@ -147,7 +147,7 @@ func (c *Cloud) ensureHost(ctx context.Context, p Plan, i int) (daemon.Record, b
 		args = append(args, "--driver", "fake")
 	} else {
 		place := p.fabric().Host(i)
-		args = append(args, "--driver", "qemu", "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane)
+		args = append(args, "--driver", "qemu", "--uid-base", strconv.Itoa(p.uidBase(i)), "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane)
 		spec.Enter = func(start func() error) error { return fabric.Run(place.Namespace, start) }
 	}
 	if rec, err := c.daemons().Lookup(hostName(i)); err == nil && rec.Running() {
