@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/internal/statedir"
 	"github.com/nimbrel/nimbrel/operator/stream"
 )
 
@@ -193,13 +194,9 @@ func (c *client) login(ctx context.Context, instance ids.Instance, user string, 
 }
 
 // rememberHostKey trusts a guest's key at the first login and insists on it later. An instance id is never used twice, so
-// a changed key is never a new machine's.
+// a changed key is never a new machine's. Keys are kept with the cloud's environment, and go with it.
 func rememberHostKey(instance string, _ net.Addr, key ssh.PublicKey) error {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "nimbrel", "hostkeys", instance)
+	path := filepath.Join(statedir.Environment(statedir.Default()), "hostkeys", instance)
 	line := ssh.FingerprintSHA256(key)
 	known, err := os.ReadFile(path)
 	switch {
@@ -210,10 +207,10 @@ func rememberHostKey(instance string, _ net.Addr, key ssh.PublicKey) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(line+"\n"), 0o600)
+	return os.WriteFile(path, []byte(line+"\n"), 0o644)
 }
 
 func runSession(cmd *cobra.Command, session *ssh.Session, command []string) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"text/tabwriter"
@@ -34,6 +35,8 @@ func here(cmd *cobra.Command) (*Cloud, error) {
 func upCommand() *cobra.Command {
 	var hosts, zones int
 	var fake bool
+	var underlay string
+	var at Places
 	var o UpOptions
 	cmd := &cobra.Command{
 		Use: "up", Short: "Bring the cloud up, or what is missing of it", Args: cobra.NoArgs,
@@ -46,7 +49,10 @@ func upCommand() *cobra.Command {
 				c.say("fake hosts, no virtual machines: %s", why)
 				fake = true
 			}
-			o.Plan = DefaultPlan(fake, hosts)
+			if at.Underlay, err = netip.ParsePrefix(underlay); err != nil {
+				return fmt.Errorf("--underlay %q: want an IPv4 network such as %s", underlay, DefaultUnderlay)
+			}
+			o.Plan = DefaultPlan(fake, hosts, at)
 			o.Plan.Zones = zones
 			return c.Up(cmd.Context(), o)
 		},
@@ -54,6 +60,9 @@ func upCommand() *cobra.Command {
 	cmd.Flags().IntVar(&hosts, "hosts", defaultHosts, "how `many` hosts")
 	cmd.Flags().IntVar(&zones, "zones", defaultZones, "how `many` zones fake hosts are spread over")
 	cmd.Flags().BoolVar(&fake, "fake", false, "use fake hosts: simulated guests, no root needed")
+	cmd.Flags().IntVar(&at.Port, "port", DefaultPort, "`port` of the EC2 API on loopback; the host link and metrics have the next two")
+	cmd.Flags().StringVar(&at.Prefix, "prefix", DefaultPrefix, "what the `names` of namespaces and links begin with")
+	cmd.Flags().StringVar(&underlay, "underlay", DefaultUnderlay, "`network` of the hosts")
 	cmd.Flags().StringVar(&o.Image, "image", "", "raw disk `file` to register as a public image")
 	cmd.Flags().StringVar(&o.ImageName, "image-name", "nimbrel-guest", "its `name`")
 	return cmd

@@ -44,7 +44,12 @@ const (
 	defaultHosts  = 2
 	defaultZones  = 3
 	defaultRegion = "us-nimbrel-1"
-	linkPort      = 8774
+	// DefaultPort is the EC2 API's; the host link and metrics have the two after it.
+	DefaultPort = 8773
+	// DefaultPrefix begins the names of namespaces and links, and DefaultUnderlay is the hosts' network: addresses that
+	// RFC 2544 sets aside for such uses.
+	DefaultPrefix   = "nb"
+	DefaultUnderlay = "198.18.77.0/24"
 	// reservedMemoryMi is left to the machine itself.
 	reservedMemoryMi = 2048
 	// emulatedVCPUs is how many vCPUs one processor carries.
@@ -71,15 +76,20 @@ func CanBeReal() (bool, string) {
 	return true, ""
 }
 
+// Places says where a cloud is on the machine. Two clouds whose places and state directories differ do not meet.
+type Places struct {
+	Port     int // EC2 API; the host link and metrics have the next two
+	Prefix   string
+	Underlay netip.Prefix
+}
+
 // DefaultPlan is a plan for this machine.
-func DefaultPlan(fake bool, hosts int) Plan {
-	if hosts == 0 {
-		hosts = defaultHosts
-	}
+func DefaultPlan(fake bool, hosts int, at Places) Plan {
+	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", at.Port+offset) }
 	p := Plan{
 		Hosts: hosts, Fake: fake, Zones: defaultZones, Region: defaultRegion,
-		Listen: "127.0.0.1:8773", Metrics: "127.0.0.1:8775", LinkPort: linkPort, Link: fmt.Sprintf("127.0.0.1:%d", linkPort),
-		Underlay: netip.MustParsePrefix("198.18.77.0/24"), Prefix: "nb",
+		Listen: local(0), Link: local(1), Metrics: local(2), LinkPort: at.Port + 1,
+		Underlay: at.Underlay, Prefix: at.Prefix,
 		VCPUs: 64, MemoryMi: 256 << 10,
 	}
 	if !fake {
@@ -114,6 +124,21 @@ func (p Plan) zone(index int) string {
 		letter %= p.Zones
 	}
 	return p.Region + string(rune('a'+letter))
+}
+
+// zoneCount is how many zones the cloud has.
+func (p Plan) zoneCount() int {
+	if p.Fake {
+		return p.Zones
+	}
+	return p.Hosts
+}
+
+// uidBase is the first of the users that guests of host index run as: ranges of a cloud's hosts and of two clouds do not
+// overlap, and lie above what login.defs(5) and user namespaces give out.
+func (p Plan) uidBase(index int) int {
+	const first, perCloud, perHost = 1 << 28, 1 << 15, 1000
+	return first + p.LinkPort*perCloud + index*perHost
 }
 
 // linkAddress is where agents reach the server.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *Cloud) endHost(ctx context.Context, p Plan, i int) error {
 		return nil
 	}
 	place := p.fabric().Host(i)
-	cmd := exec.CommandContext(ctx, c.Binary, "agent", "purge", "--state-dir", c.hostDir(i), "--data-plane-namespace", place.DataPlane, "--underlay", place.Address.String(), "--underlay-device", place.Device)
+	cmd := exec.CommandContext(ctx, c.Binary, "agent", "purge", "--state-dir", c.hostDir(i), "--data-plane-namespace", place.DataPlane, "--underlay", place.Address.String(), "--underlay-device", place.Device, "--uid-base", strconv.Itoa(p.uidBase(i)))
 	cmd.Env = daemonEnv()
 	var text strings.Builder
 	cmd.Stdout, cmd.Stderr = &text, &text

@@ -94,7 +94,7 @@ func (c *Cloud) api() *operatorgen.Client {
 
 func (c *Cloud) ensureServer(ctx context.Context, p Plan) error {
 	args := []string{
-		"server", "--state-dir", c.Dir, "--region", p.Region, "--listen", p.Listen, "--metrics", p.Metrics, "--link", p.linkAddress(),
+		"server", "--state-dir", c.Dir, "--region", p.Region, "--zones", strconv.Itoa(p.zoneCount()), "--listen", p.Listen, "--metrics", p.Metrics, "--link", p.linkAddress(),
 	}
 	if uid := os.Getenv("SUDO_UID"); uid != "" && os.Geteuid() == 0 {
 		args = append(args, "--operator-uid", uid)
@@ -140,13 +140,14 @@ func (c *Cloud) ensureHost(ctx context.Context, p Plan, i int) (daemon.Record, b
 	args := []string{
 		"agent", "--state-dir", c.hostDir(i), "--name", hostName(i), "--zone", p.zone(i), "--region", p.Region, "--server", p.linkAddress(),
 		"--vcpus", strconv.Itoa(p.VCPUs), "--memory-mib", strconv.Itoa(p.MemoryMi),
+		"--image-source", filepath.Join(statedir.Server(c.Dir), "images"),
 	}
 	spec := daemon.Spec{Name: hostName(i), Path: c.Binary, Env: daemonEnv()}
 	if p.Fake {
 		args = append(args, "--driver", "fake")
 	} else {
 		place := p.fabric().Host(i)
-		args = append(args, "--driver", "qemu", "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane)
+		args = append(args, "--driver", "qemu", "--uid-base", strconv.Itoa(p.uidBase(i)), "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane)
 		spec.Enter = func(start func() error) error { return fabric.Run(place.Namespace, start) }
 	}
 	if rec, err := c.daemons().Lookup(hostName(i)); err == nil && rec.Running() {

@@ -270,6 +270,26 @@ func TestStreamEchoesBeyondItsWindow(t *testing.T) {
 	}
 }
 
+// A handler that writes and ends before the opener has looked must not make the opening fail.
+func TestStreamOfAHastyHandler(t *testing.T) {
+	h := handler{stream: func(_ context.Context, s *Stream) error {
+		_, err := s.Write([]byte("all there is"))
+		return err
+	}}
+	c, _ := pair(t, Options{}, Options{Handler: h})
+	for range 300 {
+		st, err := c.OpenStream(testContext(t), "console", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(st)
+		if err != nil || string(got) != "all there is" {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		st.Close()
+	}
+}
+
 func TestStreamCreditStopsTheWriter(t *testing.T) {
 	const window = 16 << 10
 	readNow := make(chan struct{})

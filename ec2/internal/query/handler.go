@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"time"
 
@@ -28,12 +29,18 @@ type Authenticator interface {
 	Verify(ctx context.Context, r *http.Request, body []byte) (auth.Identity, error)
 }
 
-// Options configure a Handler. Admit and Done may be nil.
+// Options configure a Handler. Check, Errors, Admit and Done may be nil.
 type Options struct {
 	API  ec2gen.API
 	Auth Authenticator
 	Env  env.Env
 	Log  *slog.Logger
+
+	// Check is asked about the raw parameters before the action decodes them; its error is the answer.
+	Check func(action string, params url.Values) error
+
+	// Errors turns what an action returned into what the client sees. What is no *errs.Error afterwards is internal.
+	Errors func(error) error
 
 	// Admit is asked after authentication and before the action. Its error is the answer: errs.Throttled sheds the call,
 	// an UnauthorizedOperation forbids it. release, when not nil, is called when the action has ended.
@@ -146,9 +153,22 @@ func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]b
 		return nil, err
 	}
 	defer release()
-	answer, err := action.Serve(WithCall(ctx, record.Call), h.options.API, request.params, record.Call.RequestID)
+	answer, err := h.act(ctx, action, record.Call, request.params)
 	if err == nil && record.Call.DryRun {
 		return nil, h.dryRunEnded(record.Call, action.ReadOnly)
+	}
+	return answer, err
+}
+
+func (h *Handler) act(ctx context.Context, action ec2gen.Action, call Call, params url.Values) ([]byte, error) {
+	if h.options.Check != nil {
+		if err := h.options.Check(action.Name, params); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID)
+	if err != nil && h.options.Errors != nil {
+		err = h.options.Errors(err)
 	}
 	return answer, err
 }

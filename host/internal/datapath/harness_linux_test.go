@@ -94,11 +94,13 @@ func newFabric(t testing.TB, l leg) *fabric {
 			Dataplane: fmt.Sprintf("%s-d%d", name, i), Service: fmt.Sprintf("%s-s%d", name, i),
 			PinDir: filepath.Join(t.TempDir(), "bpf"), Attach: l.attach,
 		}}
-		f.open(i)
 		t.Cleanup(func() {
-			check(t, f.hosts[i].Close())
+			if f.hosts[i].Datapath != nil {
+				check(t, f.hosts[i].Close())
+			}
 			check(t, Destroy(f.hosts[i].options))
 		})
+		f.open(i)
 	}
 	return f
 }

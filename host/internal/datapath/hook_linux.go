@@ -31,8 +31,11 @@ func (d *Datapath) attach(device netlink.Link, program *ebpf.Program, pin string
 		return err
 	}
 	if !d.tcx {
-		_ = d.unpin(pin)
-		return d.setFilter(device, program, priorityOurs)
+		if err := d.setFilter(device, program, priorityOurs); err != nil {
+			return err
+		}
+		// Only now may the link of an agent that used TCX go: its program comes first as long as it is there.
+		return d.unpin(pin)
 	}
 	held, err := d.attachTCX(device, program, filepath.Join(d.pins, pin))
 	if err != nil {

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nimbrel/nimbrel/dispatch/enroll"
+	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/host/agent"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/svc/obs"
+)
+
+// joinVariable holds a join token where arguments would show it to every user of the machine.
+const joinVariable = "NIMBREL_JOIN"
+
+// agentFlags are the flags of `nimbrel agent` and its subcommands.
+type agentFlags struct {
+	stateDir, name, zone, region, server, join, driver string
+	imageSource                                        string
+	underlay, underlayDevice, dataPlane                string
+	forwarders                                         []string
+	vcpus, memoryMiB, uidBase                          int
+	logLevel                                           string
+}
+
+// uidsPerHost is how many guests of one host have a user of their own.
+const uidsPerHost = 1000
+
+func agentCommand() *cobra.Command {
+	var f agentFlags
+	cmd := &cobra.Command{
+		Use: "agent", Short: "Run this machine as a host", Args: cobra.NoArgs,
+		Long: "Agent joins the cloud with a token of `nimbrel token`, once, and then runs what the cloud asks of this host. Guests and their network\noutlive it: stop, upgrade and start it at will.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	p := cmd.PersistentFlags()
+	p.StringVar(&f.stateDir, "state-dir", "/var/lib/nimbrel-agent", "`directory` of the host's identity, documents and guests")
+	p.StringVar(&f.driver, "driver", agent.DriverQEMU, "how guests run: qemu, or fake for none at all")
+	p.StringVar(&f.underlay, "underlay", "", "this host's IPv4 `address` on the network between hosts")
+	p.StringVar(&f.underlayDevice, "underlay-device", "", "the `link` that has it")
+	p.StringVar(&f.dataPlane, "data-plane-namespace", "nimbrel", "`name` of the network namespace of guests' links; the services' one is named after it")
+	p.IntVar(&f.uidBase, "uid-base", 0x10000000, "first of the `users` that guests run as; 0 runs them as this user")
+	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&f.name, "name", "", "this host's `name` for people")
+	cmd.Flags().StringVar(&f.zone, "zone", "", "availability `zone`")
+	cmd.Flags().StringVar(&f.region, "region", "us-nimbrel-1", "region of the zone")
+	cmd.Flags().StringVar(&f.server, "server", "", "`address:port` of the server's host link")
+	cmd.Flags().StringVar(&f.join, "join", os.Getenv(joinVariable), "join `token`, needed once (or "+joinVariable+")")
+	cmd.Flags().StringVar(&f.imageSource, "image-source", "", "`directory` to take images from, when the server's is on this machine")
+	cmd.Flags().StringSliceVar(&f.forwarders, "dns-forwarder", nil, "DNS `server` for names outside the VPC, address:port")
+	cmd.Flags().IntVar(&f.vcpus, "vcpus", 0, "vCPUs to offer; 0 measures")
+	cmd.Flags().IntVar(&f.memoryMiB, "memory-mib", 0, "memory to offer, in MiB; 0 measures")
+	cmd.AddCommand(purgeCommand(&f))
+	return cmd
+}
+
+func purgeCommand(f *agentFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "purge", Short: "End every guest of this host and remove its network, for taking the host away", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := f.options("")
+			if err != nil {
+				return err
+			}
+			return agent.Purge(cmd.Context(), o)
+		},
+	}
+}
+
+func (f *agentFlags) run(ctx context.Context) error {
+	id, err := hostID(f.stateDir)
+	if err != nil {
+		return err
+	}
+	o, err := f.options(id)
+	if err != nil {
+		return err
+	}
+	if o.Identity, err = f.identity(ctx, id); err != nil {
+		return err
+	}
+	return agent.Run(ctx, o)
+}
+
+func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
+	log, err := obs.NewLogger(os.Stderr, f.logLevel)
+	if err != nil {
+		return agent.Options{}, err
+	}
+	stateDir, err := filepath.Abs(f.stateDir)
+	if err != nil {
+		return agent.Options{}, err
+	}
+	o := agent.Options{
+		ID: id, Name: f.name, Zone: f.zone, StateDir: stateDir, ImageSource: f.imageSource, Driver: f.driver,
+		VCPUs: f.vcpus, MemoryMiB: f.memoryMiB, Version: version, Log: log,
+	}
+	if f.server != "" {
+		o.ServerAddrs = strings.Split(f.server, ",")
+	}
+	if f.driver == agent.DriverQEMU && os.Geteuid() == 0 && f.uidBase != 0 {
+		o.UIDBase, o.UIDCount = f.uidBase, uidsPerHost
+	}
+	if f.underlayDevice != "" {
+		address, err := netip.ParseAddr(f.underlay)
+		if err != nil {
+			return agent.Options{}, fmt.Errorf("--underlay %q: want the IPv4 address of %s: %w", f.underlay, f.underlayDevice, err)
+		}
+		o.DataPath = &agent.DataPath{
+			UnderlayDevice: f.underlayDevice, UnderlayAddress: address, Namespace: f.dataPlane, Forwarders: f.forwarders,
+		}
+	}
+	return o, nil
+}
+
+// identity returns the host's certificate, joining first when there is none. A token is the authority's fingerprint, a
+// dot, and the secret.
+func (f *agentFlags) identity(ctx context.Context, id ids.Host) (*enroll.Identity, error) {
+	dir := filepath.Join(f.stateDir, "identity")
+	if identity, err := enroll.LoadIdentity(dir); err == nil {
+		return identity, nil
+	}
+	fingerprint, token, ok := strings.Cut(f.join, ".")
+	if !ok || f.server == "" {
+		return nil, fmt.Errorf("this host has not joined: give it --server and a --join token from `nimbrel token`")
+	}
+	if err := enroll.Join(ctx, f.server, token, fingerprint, dir, host.DocHost(id)); err != nil {
+		return nil, err
+	}
+	return enroll.LoadIdentity(dir)
+}
+
+// hostID reads this host's id, or makes it at the first start.
+func hostID(stateDir string) (ids.Host, error) {
+	if err := os.MkdirAll(stateDir, 0o711); err != nil {
+		return "", err
+	}
+	path := filepath.Join(stateDir, "host-id")
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return ids.Parse[ids.Host](strings.TrimSpace(string(raw)))
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	id := ids.New[ids.Host](rand.Reader)
+	if err := os.WriteFile(path+".new", []byte(string(id)+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return id, os.Rename(path+".new", path)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nimbrel/nimbrel/internal/statedir"
+	"github.com/nimbrel/nimbrel/svc/obs"
+)
+
+// serverFlags are the flags of `nimbrel server`.
+type serverFlags struct {
+	stateDir, region, listen, link, metrics, logLevel string
+	zones, operatorUID                                int
+	insecure                                          bool
+}
+
+func serverCommand() *cobra.Command {
+	var f serverFlags
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
+		Long: "Server keeps the cloud's state, speaks EC2 to tenants, the operators' API on a unix socket, and the host link to hosts.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+	}
+	p := cmd.Flags()
+	p.StringVar(&f.stateDir, "state-dir", statedir.Default(), "`directory` of store, keys, images and socket")
+	p.StringVar(&f.region, "region", "us-nimbrel-1", "the cloud's `region`, shaped like AWS's")
+	p.IntVar(&f.zones, "zones", 3, "how `many` availability zones: region + a, b, …")
+	p.StringVar(&f.listen, "listen", "127.0.0.1:8773", "`address` of the EC2 API")
+	p.BoolVar(&f.insecure, "insecure", false, "allow the EC2 API beyond loopback without TLS")
+	p.StringVar(&f.link, "link", "127.0.0.1:8774", "`address` of the host link (mutual TLS)")
+	p.StringVar(&f.metrics, "metrics", "127.0.0.1:8775", "`address` of metrics, health and profiles")
+	p.IntVar(&f.operatorUID, "operator-uid", -1, "`user` that may use the operator socket besides root")
+	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// Validate reports the first flag that cannot be.
+func (f *serverFlags) Validate() error {
+	if f.zones < 1 || f.zones > 16 {
+		return fmt.Errorf("--zones %d: want 1 to 16", f.zones)
+	}
+	for name, address := range map[string]string{"--listen": f.listen, "--metrics": f.metrics} {
+		if err := loopback(address); err != nil && (name != "--listen" || !f.insecure) {
+			return fmt.Errorf("%s %w", name, err)
+		}
+	}
+	return nil
+}
+
+func loopback(address string) error {
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q: want address:port: %w", address, err)
+	}
+	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s is not a loopback address: put a TLS proxy in front of it, or agree with --insecure", address)
+}
+
+func (f *serverFlags) zoneNames() []string {
+	names := make([]string, f.zones)
+	for i := range names {
+		names[i] = f.region + string(rune('a'+i))
+	}
+	return names
+}
+
+func (f *serverFlags) run(ctx context.Context) error {
+	if err := f.Validate(); err != nil {
+		return err
+	}
+	log, err := obs.NewLogger(os.Stderr, f.logLevel)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(log)
+	log.Info("server", "version", version, "stateDir", f.stateDir, "region", f.region, "zones", f.zones, "listen", f.listen, "link", f.link, "metrics", f.metrics)
+	plane, err := openControlPlane(statedir.Server(f.stateDir), f.region, f.zoneNames(), log)
+	if err != nil {
+		return err
+	}
+	defer plane.close(log)
+	return f.serve(ctx, plane, log)
+}
+
+// serve opens every door before it serves any, so that a port in use is an error at once.
+func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.Logger) error {
+	api, errAPI := net.Listen("tcp", f.listen)
+	link, errLink := net.Listen("tcp", f.link)
+	metrics, errMetrics := net.Listen("tcp", f.metrics)
+	operators, errOperators := f.listenOperators()
+	if err := errors.Join(errAPI, errLink, errMetrics, errOperators); err != nil {
+		return err
+	}
+	registry, requests := plane.registry()
+	tenantDoor, err := plane.ec2(f, requests, log)
+	if err != nil {
+		return err
+	}
+	operatorDoor, err := plane.operators(f, log)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return plane.run(ctx) })
+	group.Go(func() error { return plane.link.Serve(ctx, link) })
+	group.Go(func() error { return obs.Serve(ctx, metrics, obs.Handler(registry, plane.ready)) })
+	group.Go(func() error { return obs.Serve(ctx, api, tenantDoor) })
+	group.Go(func() error { return obs.Serve(ctx, operators, operatorDoor) })
+	return group.Wait()
+}
+
+// listenOperators opens the operators' socket for root and one more user. A socket that another server still answers on
+// is left alone; one that a dead server left is replaced.
+func (f *serverFlags) listenOperators() (net.Listener, error) {
+	path := statedir.OperatorSocket(f.stateDir)
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, err
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("another server answers at %s: stop it first", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	err = os.Chmod(path, 0o600)
+	if err == nil && f.operatorUID >= 0 {
+		err = os.Chown(path, f.operatorUID, -1)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("give %s to user %s: %w", path, strconv.Itoa(f.operatorUID), err), l.Close())
+	}
+	return l, nil
+}

@@ -1,0 +1,543 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/client"
+	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/host/internal/imagecache"
+	"github.com/nimbrel/nimbrel/host/internal/vm"
+	"github.com/nimbrel/nimbrel/host/internal/vm/fake"
+	"github.com/nimbrel/nimbrel/internal/ids"
+)
+
+const hostID = ids.Host("h-00000000000000001")
+
+var own = host.DocHost(hostID)
+
+// desk is the other side of an agent: it gives it documents and keeps what it says.
+type desk struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at each change
+	views   map[dispatch.SectionID]client.View
+	actual  map[string]host.InstanceStatus
+	history map[string][]string
+	applied map[string]uint64
+	failed  map[string]string
+	ready   bool
+}
+
+func newDesk(t *testing.T) *desk {
+	return &desk{
+		t: t, changed: make(chan struct{}), views: map[dispatch.SectionID]client.View{}, actual: map[string]host.InstanceStatus{},
+		history: map[string][]string{}, applied: map[string]uint64{}, failed: map[string]string{},
+	}
+}
+
+func (d *desk) change(do func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	do()
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+func (d *desk) ReportApplied(doc, section string, seq uint64, failures []dispatch.Failure) {
+	d.change(func() {
+		d.applied[doc+"#"+section] = seq
+		for _, f := range failures {
+			d.failed[f.Key] = f.Reason
+		}
+	})
+}
+
+func (d *desk) ReportActual(section, key string, payload []byte) {
+	status, err := host.Decode[host.InstanceStatus](payload)
+	if err != nil || section != host.SectionInstances {
+		d.t.Errorf("report %s %s: %v", section, key, err)
+	}
+	d.change(func() {
+		d.actual[key] = status
+		d.history[key] = append(d.history[key], status.State.String())
+	})
+}
+
+func (d *desk) DeleteActual(_, key string) {
+	d.change(func() { delete(d.actual, key); d.history[key] = append(d.history[key], "gone") })
+}
+
+func (d *desk) ReadyActual(string) { d.change(func() { d.ready = true }) }
+
+// until waits for what the agent says.
+func (d *desk) until(what string, holds func() bool) {
+	d.t.Helper()
+	limit := time.After(20 * time.Second)
+	for {
+		d.mu.Lock()
+		ok, changed := holds(), d.changed
+		d.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.t.Fatalf("%s: not seen; actual %+v, applied %v, failed %v", what, d.actual, d.applied, d.failed)
+		}
+	}
+}
+
+func (d *desk) untilState(id ids.Instance, state host.VMState) host.InstanceStatus {
+	d.t.Helper()
+	d.until(fmt.Sprintf("%s is %s", id, state), func() bool { return d.actual[string(id)].State == state })
+	return d.actual[string(id)]
+}
+
+// Docs and Section make it the documents that an agent takes. They are called with mu held by give.
+func (d *desk) Docs() []string {
+	docs := map[string]bool{}
+	for id := range d.views {
+		docs[id.Doc] = true
+	}
+	var out []string
+	for doc := range docs {
+		out = append(out, doc)
+	}
+	return out
+}
+
+func (d *desk) Section(doc, section string) client.View {
+	return d.views[dispatch.SectionID{Doc: doc, Section: section}]
+}
+
+// put sets one item, or takes it away with nil, at the section's next sequence.
+func (d *desk) put(doc, section, key string, payload []byte) uint64 {
+	id := dispatch.SectionID{Doc: doc, Section: section}
+	v := d.views[id]
+	items := map[string]dispatch.Item{}
+	for k, item := range v.Items {
+		items[k] = item
+	}
+	v.Known, v.Seq, v.Items = true, v.Seq+1, items
+	if delete(items, key); payload != nil {
+		items[key] = dispatch.Item{Key: key, Rev: v.Seq, Payload: payload}
+	}
+	d.views[id] = v
+	return v.Seq
+}
+
+// quietNetwork is a Network that makes pipes for taps and notes what it was asked, in order.
+type quietNetwork struct {
+	mu    sync.Mutex
+	calls []string
+	heard time.Time
+	fail  error
+}
+
+func (n *quietNetwork) note(format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.calls = append(n.calls, fmt.Sprintf(format, args...))
+}
+
+func (n *quietNetwork) Apply(_ context.Context, s NetworkState) error {
+	n.note("apply %d", len(s.Ports))
+	return nil
+}
+
+func (n *quietNetwork) OpenTap(_ context.Context, in host.Interface, _ bool) (*os.File, error) {
+	n.note("open %s", in.ID)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fail != nil {
+		return nil, n.fail
+	}
+	return os.Open(os.DevNull)
+}
+
+func (n *quietNetwork) CloseTap(_ context.Context, id ids.Interface) error {
+	n.note("close %s", id)
+	return nil
+}
+
+func (n *quietNetwork) LastHeard(ids.Interface) (time.Time, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.heard, nil
+}
+func (n *quietNetwork) Probe() error { return nil }
+func (n *quietNetwork) MTU() int     { return 1450 }
+func (n *quietNetwork) DialGuest(context.Context, ids.Interface, int) (net.Conn, error) {
+	a, b := net.Pipe()
+	go func() { fmt.Fprint(b, "guest says hello"); b.Close() }()
+	return a, nil
+}
+
+// rig is an agent on fake guests, with its desk.
+type rig struct {
+	*desk
+	world   *fake.World
+	network *quietNetwork
+	state   string
+	agent   *agent
+	stop    func()
+}
+
+func newRig(t *testing.T, o fake.Options) *rig {
+	r := &rig{desk: newDesk(t), world: fake.NewWorld(o), network: &quietNetwork{heard: time.Now().Add(time.Hour)}, state: t.TempDir()}
+	r.boot()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+// boot starts an agent over the state directory, as after a crash of the one before.
+func (r *rig) boot() {
+	r.t.Helper()
+	o := Options{ID: hostID, StateDir: r.state, Driver: DriverFake, Network: r.network}.withDefaults()
+	if err := o.Validate(); err != nil {
+		r.t.Fatal(err)
+	}
+	a, err := newAgent(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	a.driver, a.link = r.world.Driver(), r.desk
+	r.agent = a
+	r.stop = a.start(r.t.Context())
+}
+
+// give changes the documents and shows them to the agent.
+func (r *rig) give(change func()) {
+	r.mu.Lock()
+	change()
+	frozen := &desk{views: map[dispatch.SectionID]client.View{}}
+	for id, v := range r.views {
+		frozen.views[id] = v
+	}
+	r.mu.Unlock()
+	r.agent.take(frozen)
+}
+
+func instance(n int, change func(*host.Instance)) host.Instance {
+	i := host.Instance{
+		ID: ids.Instance(fmt.Sprintf("i-%017x", n)), Generation: 1, VCPUs: 1, MemoryMiB: 128, RootDiskGiB: 1, ImageBytes: 1 << 20,
+		ImageSHA256: strings.Repeat("ab", 32), Interfaces: []ids.Interface{interfaceID(n)}, DeleteRootOnTermination: true,
+	}
+	if change != nil {
+		change(&i)
+	}
+	return i
+}
+
+func interfaceID(n int) ids.Interface { return ids.Interface(fmt.Sprintf("eni-%017x", n)) }
+
+func (r *rig) putInstance(i host.Instance) uint64 {
+	return r.put(own, host.SectionInstances, string(i.ID), host.Encode(i))
+}
+
+func (r *rig) putInterface(n int) {
+	in := host.Interface{
+		ID: interfaceID(n), Instance: instance(n, nil).ID, VPC: "vpc-00000000000000001", VNI: 7, MAC: [6]byte{2, 0, 0, 0, 0, byte(n)},
+		SubnetCIDR: "10.0.0.0/24", AddressOffset: uint64(3 + n),
+	}
+	r.put(own, host.SectionInterfaces, string(in.ID), host.Encode(in))
+}
+
+func (r *rig) launch(n int) host.Instance {
+	r.t.Helper()
+	i := instance(n, nil)
+	r.give(func() { r.putInterface(n); r.putInstance(i) })
+	r.untilState(i.ID, host.VMRunning)
+	return i
+}
+
+func (r *rig) dir(id ids.Instance) string { return filepath.Join(r.state, guestsFolder, string(id)) }
+
+// TestLaunchAndTerminate follows one guest from the document to nothing left, and holds the order of what happens.
+func TestLaunchAndTerminate(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	var seq uint64
+	i := instance(1, nil)
+	r.give(func() { r.putInstance(i) }) // its interface is still on the way
+	r.untilState(i.ID, host.VMPreparing)
+	r.give(func() {
+		r.putInterface(1)
+		seq = r.views[dispatch.SectionID{Doc: own, Section: host.SectionInstances}].Seq
+	})
+	status := r.untilState(i.ID, host.VMRunning)
+	if status.Generation != 1 || status.StartedMs == 0 || status.Reach != host.ReachOK {
+		t.Errorf("status %+v", status)
+	}
+	r.until("applied", func() bool { return r.applied[own+"#instances"] == seq && r.applied[own+"#interfaces"] == 1 })
+	r.give(func() {
+		seq = r.put(own, host.SectionInstances, string(i.ID), nil)
+		r.put(own, host.SectionInterfaces, string(interfaceID(1)), nil)
+	})
+	r.until("terminated", func() bool { return r.applied[own+"#instances"] == seq && r.applied[own+"#interfaces"] == 2 })
+	if _, err := os.Stat(r.dir(i.ID)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("directory is left: %v", err)
+	}
+	if got := r.history[string(i.ID)]; !slices.Equal(got[len(got)-2:], []string{"stopping", "gone"}) {
+		t.Errorf("reported %v", got)
+	}
+	calls := r.network.calls
+	open := slices.Index(calls, "open "+string(interfaceID(1)))
+	if open < 1 || calls[open-1] != "close "+string(interfaceID(1)) || !slices.Contains(calls[:open], "apply 1") {
+		t.Errorf("network was asked %v: want the state applied before the port is opened", calls)
+	}
+}
+
+// TestAckWaitsForTheGuest holds that an address is not acknowledged as free while its guest lives.
+func TestAckWaitsForTheGuest(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := r.launch(1)
+	r.until("applied", func() bool { return r.applied[own+"#interfaces"] == 1 })
+	r.world.IgnorePowerButton(r.dir(i.ID))
+	r.give(func() {
+		r.put(own, host.SectionInstances, string(i.ID), nil)
+		r.put(own, host.SectionInterfaces, string(interfaceID(1)), nil)
+	})
+	r.untilState(i.ID, host.VMStopping)
+	for {
+		r.mu.Lock()
+		applied := r.applied[own+"#interfaces"]
+		r.mu.Unlock()
+		_, err := r.world.Boot(r.dir(i.ID))
+		if applied == 2 && err == nil {
+			t.Fatal("the interface was acknowledged while the guest ran")
+		}
+		if applied == 2 {
+			return // killed after its patience, then acknowledged
+		}
+		time.Sleep(10 * time.Millisecond) // samples two things that no one event joins
+	}
+}
+
+func TestStopAndStart(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := r.launch(1)
+	i.Power = host.PowerStop
+	r.give(func() { r.putInstance(i) })
+	if s := r.untilState(i.ID, host.VMStopped); s.Code != host.CodeUserShutdown || s.Generation != 1 {
+		t.Errorf("stopped: %+v", s)
+	}
+	i.Power, i.Generation = host.PowerRun, 2
+	r.give(func() { r.putInstance(i) })
+	r.until("second generation", func() bool { s := r.actual[string(i.ID)]; return s.State == host.VMRunning && s.Generation == 2 })
+}
+
+func TestGuestEndsByItself(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	a, b := r.launch(1), r.launch(2)
+	r.world.PowerOff(r.dir(a.ID))
+	if s := r.untilState(a.ID, host.VMStopped); s.Code != host.CodeGuestShutdown {
+		t.Errorf("power-off by the guest: %+v", s)
+	}
+	r.world.Crash(r.dir(b.ID))
+	if s := r.untilState(b.ID, host.VMFailed); s.Code != host.CodeInternal || s.ExitStatus != -9 {
+		t.Errorf("crash: %+v", s)
+	}
+	r.give(func() { r.putInstance(a) }) // the same again changes nothing
+	r.until("applied", func() bool { return r.applied[own+"#instances"] == 3 })
+	if _, err := r.world.Boot(r.dir(a.ID)); err == nil {
+		t.Error("a generation was started twice")
+	}
+}
+
+func TestRebootOnce(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := r.launch(1)
+	before, _ := r.world.Boot(r.dir(i.ID))
+	i.RebootID = "op-00000000000000001"
+	r.give(func() { r.putInstance(i) })
+	r.until("rebooted", func() bool {
+		now, _ := r.world.Boot(r.dir(i.ID))
+		return now != before && r.actual[string(i.ID)].RebootID == i.RebootID
+	})
+	once, _ := r.world.Boot(r.dir(i.ID))
+	r.stop()
+	r.boot()
+	r.give(func() {})
+	r.until("looked again", func() bool { return r.applied[own+"#instances"] == 2 })
+	if again, _ := r.world.Boot(r.dir(i.ID)); again != once {
+		t.Error("rebooted again by a new agent")
+	}
+	r.world.Reset(r.dir(i.ID))
+	r.until("reset by the guest", func() bool { return r.actual[string(i.ID)].Resets == 1 })
+}
+
+// TestAgentRestart holds that guests go on without an agent, and that the next one knows them before it speaks.
+func TestAgentRestart(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	running, crashed, stranger := r.launch(1), r.launch(2), r.launch(3)
+	boot, _ := r.world.Boot(r.dir(running.ID))
+	r.stop()
+	r.world.Crash(r.dir(crashed.ID))
+	if err := os.Remove(filepath.Join(r.dir(stranger.ID), recordFile)); err != nil {
+		t.Fatal(err)
+	}
+	r.change(func() { r.ready = false; clear(r.actual) })
+	r.boot()
+	r.until("ready", func() bool { return r.ready })
+	r.mu.Lock()
+	if len(r.actual) != 3 || r.actual[string(running.ID)].State != host.VMRunning || r.actual[string(crashed.ID)].State != host.VMFailed {
+		t.Errorf("reported as all there is: %+v", r.actual)
+	}
+	r.mu.Unlock()
+	if now, err := r.world.Boot(r.dir(running.ID)); err != nil || now != boot {
+		t.Errorf("guest was disturbed: %q, %v", now, err)
+	}
+	r.give(func() { r.put(own, host.SectionInstances, string(stranger.ID), nil) })
+	if s := r.untilState(stranger.ID, host.VMQuarantined); s.Reason == "" {
+		t.Errorf("quarantined without a reason: %+v", s)
+	}
+	if _, err := r.world.Boot(r.dir(stranger.ID)); err != nil {
+		t.Error("a guest that no document named was ended")
+	}
+}
+
+// TestNothingEndsBeforeTheDocument holds an agent whose documents were lost.
+func TestNothingEndsBeforeTheDocument(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := r.launch(1)
+	r.stop()
+	r.boot()
+	r.views = map[dispatch.SectionID]client.View{}
+	r.give(func() { r.put(host.DocFleet, host.SectionHosts, "x", nil) })
+	r.until("acknowledged", func() bool { return r.applied[host.DocFleet+"#hosts"] == 1 })
+	r.give(func() {
+		r.views[dispatch.SectionID{Doc: own, Section: host.SectionInstances}] = client.View{
+			Known: true, Seq: 9, Orphans: map[string]dispatch.Item{string(i.ID): {}},
+		}
+	})
+	r.until("acknowledged again", func() bool { return r.applied[host.DocFleet+"#hosts"] == 1 })
+	if _, err := r.world.Boot(r.dir(i.ID)); err != nil {
+		t.Error("a guest was ended without a document that said so")
+	}
+}
+
+func TestFailuresAreReported(t *testing.T) {
+	r := newRig(t, fake.Options{FailStart: func(s vm.Spec) error {
+		if strings.HasSuffix(string(s.ID), "1") {
+			return errors.New("no room")
+		}
+		return nil
+	}})
+	r.give(func() { r.putInterface(1); r.putInstance(instance(1, nil)) })
+	bad := instance(2, func(i *host.Instance) { i.VCPUs = 0 })
+	r.give(func() { r.putInterface(2); r.putInstance(bad) })
+	if s := r.untilState(bad.ID, host.VMFailed); s.Code != host.CodeInvalid {
+		t.Errorf("invalid: %+v", s)
+	}
+	third := r.launch(3) // held up by nobody
+	if s := r.untilState(instance(1, nil).ID, host.VMFailed); s.Code != host.CodeInternal || !strings.Contains(s.Reason, "no room") {
+		t.Errorf("failed start: %+v", s)
+	}
+	r.until("acknowledged with failures", func() bool {
+		return r.applied[own+"#instances"] == 3 && r.failed[string(bad.ID)] != "" && r.failed["i-00000000000000001"] != ""
+	})
+	if s := r.untilState(third.ID, host.VMRunning); s.Code != "" {
+		t.Errorf("third: %+v", s)
+	}
+}
+
+func TestKeepsDisk(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := instance(1, func(i *host.Instance) { i.DeleteRootOnTermination, i.RootVolume = false, "vol-00000000000000001" })
+	r.give(func() { r.putInterface(1); r.putInstance(i) })
+	r.untilState(i.ID, host.VMRunning)
+	if err := os.WriteFile(vm.DiskPath(r.dir(i.ID)), []byte("disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.give(func() { r.put(own, host.SectionInstances, string(i.ID), nil) })
+	r.until("gone", func() bool { return r.applied[own+"#instances"] == 2 })
+	if b, err := os.ReadFile(filepath.Join(r.state, volumesFolder, "vol-00000000000000001.qcow2")); err != nil || string(b) != "disk" {
+		t.Errorf("kept disk: %q, %v", b, err)
+	}
+}
+
+func TestStreams(t *testing.T) {
+	r := newRig(t, fake.Options{})
+	i := r.launch(1)
+	read := func(serve func(context.Context, net.Conn, []byte) error, header []byte) (string, error) {
+		ours, theirs := net.Pipe()
+		failed := make(chan error, 1)
+		go func() { err := serve(t.Context(), theirs, header); theirs.Close(); failed <- err }()
+		var got []byte
+		for b := make([]byte, 256); ; {
+			n, err := ours.Read(b)
+			got = append(got, b[:n]...)
+			if err != nil {
+				ours.Close()
+				return string(got), <-failed
+			}
+		}
+	}
+	if got, err := read(r.agent.serveConsole, host.Encode(host.ConsoleRequest{Instance: i.ID})); err != nil || !strings.Contains(got, "simulated guest") {
+		t.Errorf("console %q, %v", got, err)
+	}
+	if got, err := read(r.agent.serveConsole, host.Encode(host.ConsoleRequest{Instance: "i-00000000000000009"})); !errors.Is(err, errNoGuest) {
+		t.Errorf("console of nobody: %q, %v", got, err)
+	}
+	if got, err := read(r.agent.serveConsole, host.Encode(host.ConsoleRequest{Instance: "../x"})); err == nil {
+		t.Errorf("console of a path: %q", got)
+	}
+	if got, err := read(r.agent.serveDial, host.Encode(host.DialRequest{Instance: i.ID, Port: 22})); err != nil || got != "guest says hello" {
+		t.Errorf("dial %q, %v", got, err)
+	}
+	if got, err := read(r.agent.serveDial, host.Encode(host.DialRequest{Instance: i.ID, Port: 22, Interface: "eni-00000000000000009"})); err == nil {
+		t.Errorf("dial of another's interface: %q", got)
+	}
+}
+
+func TestUserPool(t *testing.T) {
+	p := newUserPool(1000, 2)
+	p.take(1000)
+	if uid, err := p.next(); uid != 1001 || err != nil {
+		t.Errorf("next = %d, %v", uid, err)
+	}
+	if uid, err := p.next(); err == nil {
+		t.Errorf("a third user: %d", uid)
+	}
+	p.give(1000)
+	if uid, err := p.next(); uid != 1000 || err != nil {
+		t.Errorf("next = %d, %v", uid, err)
+	}
+}
+
+func TestOptionsValidate(t *testing.T) {
+	good := Options{ID: hostID, StateDir: t.TempDir()}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Options){
+		"id":       func(o *Options) { o.ID = "host" },
+		"state":    func(o *Options) { o.StateDir = "state" },
+		"driver":   func(o *Options) { o.Driver = "xen" },
+		"identity": func(o *Options) { o.ServerAddrs = []string{"127.0.0.1:1"} },
+	} {
+		o := good
+		spoil(&o)
+		if err := o.Validate(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := imagecache.Open(filepath.Join(t.TempDir(), "x"), nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,121 @@
+package vm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle is a running process that cannot be mistaken for a later one of the same pid.
+type Handle struct {
+	Process
+	file *os.File // pidfd, in the runtime's poller
+	raw  int
+	once sync.Once
+}
+
+// NewHandle takes over pidfd, which refers to the process p.
+func NewHandle(p Process, pidfd int) (*Handle, error) {
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		unix.Close(pidfd)
+		return nil, fmt.Errorf("open process %d: %w", p.PID, err)
+	}
+	return &Handle{Process: p, raw: pidfd, file: os.NewFile(uintptr(pidfd), "pidfd")}, nil
+}
+
+// OpenProcess finds the process of a record. Errors: ErrGone, ErrRebooted.
+func OpenProcess(p Process) (*Handle, error) {
+	if p.BootID != BootID() {
+		return nil, ErrRebooted
+	}
+	pidfd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: the pid is now a thread of another process
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", p.PID, err)
+	}
+	// The descriptor is held first, so that what is read next is about the process that it names or about none.
+	started, err := StartTime(p.PID)
+	if err != nil || started != p.StartTime || !hasToken(p.PID, p.Token) {
+		unix.Close(pidfd)
+		return nil, ErrGone
+	}
+	return NewHandle(p, pidfd)
+}
+
+// FindProcess looks through the running processes for a token: for the guest whose agent died between starting it and
+// recording it. Errors: ErrGone.
+func FindProcess(token string) (Process, error) {
+	entries, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || token == "" {
+		return Process{}, ErrGone
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(filepath.Base(entry))
+		if err != nil || !hasToken(pid, token) {
+			continue
+		}
+		if started, err := StartTime(pid); err == nil {
+			return Process{PID: pid, StartTime: started, BootID: BootID(), Token: token}, nil
+		}
+	}
+	return Process{}, ErrGone
+}
+
+// hasToken looks for the token as a word of the command line. A zombie has no command line and no token.
+func hasToken(pid int, token string) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && token != "" && bytes.Contains(line, []byte(token))
+}
+
+// StartTime is when a process started, in clock ticks since boot.
+func StartTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the command in parentheses and may itself hold any byte: count from the last parenthesis.
+	end := bytes.LastIndexByte(b, ')')
+	fields := strings.Fields(string(b[end+1:]))
+	if end < 0 || len(fields) < 20 {
+		return 0, fmt.Errorf("process %d: malformed stat", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64) // field 22
+}
+
+// Wait returns when the process has ended, or when the handle is closed (os.ErrClosed). A zombie has ended.
+func (h *Handle) Wait() error {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = conn.Read(func(fd uintptr) bool {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, _ := unix.Poll(ready, 0)
+		return n > 0
+	})
+	if err != nil { // with no deadline set, only Close ends the wait
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// Kill sends SIGKILL to exactly this process. It is no error that it has ended.
+func (h *Handle) Kill() error {
+	err := unix.PidfdSendSignal(h.raw, unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// Close lets go of the process.
+func (h *Handle) Close() { h.once.Do(func() { h.file.Close() }) }
