@@ -75,7 +75,7 @@ func (s suite) start(t *testing.T, d vm.Driver, spec vm.Spec) vm.VM {
 func (s suite) endWith(t *testing.T, machine vm.VM) {
 	t.Cleanup(func() {
 		machine.Release()
-		ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitLimit)
 		defer cancel()
 		last, err := s.subject.Driver(t).Adopt(ctx, machine.Spec().Dir)
 		if errors.Is(err, vm.ErrLocked) {
