@@ -35,8 +35,8 @@ const (
 	crashLimit = time.Second
 )
 
-// RunDriverConformance holds a driver to the rules of package vm. Guests are started one after another, and all of them
-// are gone when it returns.
+// RunDriverConformance holds a driver to the rules of package vm. All its guests are gone
+// when it returns; as many live at once as go test runs tests in parallel.
 func RunDriverConformance(t *testing.T, subject Subject) {
 	s := suite{subject}
 	for name, test := range map[string]func(*testing.T){
@@ -49,7 +49,10 @@ func RunDriverConformance(t *testing.T, subject Subject) {
 		"Reboot":            s.reboot,
 		"Refusals":          s.refusals,
 	} {
-		t.Run(name, test)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of a guest's life is waiting
+			test(t)
+		})
 	}
 }
 
@@ -75,7 +78,7 @@ func (s suite) start(t *testing.T, d vm.Driver, spec vm.Spec) vm.VM {
 func (s suite) endWith(t *testing.T, machine vm.VM) {
 	t.Cleanup(func() {
 		machine.Release()
-		ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitLimit)
 		defer cancel()
 		last, err := s.subject.Driver(t).Adopt(ctx, machine.Spec().Dir)
 		if errors.Is(err, vm.ErrLocked) {

@@ -28,7 +28,7 @@ var guest struct {
 }
 
 // Guest is a kernel and an initial file system whose process 1 is testguest. It skips the test when this machine cannot
-// get a kernel. The guest is built once per test binary, in a directory that the last test leaves behind for Clean.
+// get a kernel. The guest is built once per test binary, in the user's cache; what ended test runs left there is removed.
 func Guest(t *testing.T) vm.DirectBoot {
 	t.Helper()
 	guest.once.Do(buildGuest)
@@ -122,8 +122,7 @@ func unpackKernel(cache, work string) (string, error) {
 	return final, nil
 }
 
-// buildInitrd compiles testguest and packs it. The result is named by nothing that changes, so it is made anew each time
-// and replaced whole.
+// buildInitrd compiles testguest and packs it, anew for each test process.
 func buildInitrd(cache, kernel string) (string, error) {
 	work, err := os.MkdirTemp(cache, ".initrd-")
 	if err != nil {

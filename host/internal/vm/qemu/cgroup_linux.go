@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/internal/ids"
@@ -97,13 +100,25 @@ func (c *cgroups) confine(spec vm.Spec, pid int) error {
 	return nil
 }
 
+// Newer kernels let go of a dead process's group only after its last switch off a processor, shortly after its end shows.
+const (
+	removeAttempts = 20
+	removePause    = 10 * time.Millisecond
+)
+
 // remove takes a guest's groups away, and the parent with the last. The process has ended.
 func (c *cgroups) remove(id ids.Instance) {
 	if c == nil {
 		return
 	}
 	for _, mount := range c.mounts {
-		os.Remove(filepath.Join(mount, cgroupParent, string(id)))
+		dir := filepath.Join(mount, cgroupParent, string(id))
+		for range removeAttempts {
+			if err := os.Remove(dir); !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			time.Sleep(removePause)
+		}
 		os.Remove(filepath.Join(mount, cgroupParent)) // fails while another guest's is there
 	}
 }

@@ -111,15 +111,15 @@ func (m *machine) Reboot(ctx context.Context, patience time.Duration) error {
 	m.mu.Lock()
 	m.rebooting = true
 	m.mu.Unlock()
-	m.resetAfter(patience)
+	m.resetAfter(ctx, patience)
 	if err := m.command(ctx, "system_powerdown", nil); err != nil {
 		return fmt.Errorf("reboot guest %s: %w", m.spec.ID, err)
 	}
 	return nil
 }
 
-// resetAfter resets the machine unless the reboot under way has finished by then.
-func (m *machine) resetAfter(patience time.Duration) {
+// resetAfter resets the machine unless the reboot under way has finished by then. It outlives the caller's ctx.
+func (m *machine) resetAfter(ctx context.Context, patience time.Duration) {
 	time.AfterFunc(patience, func() {
 		m.mu.Lock()
 		due := m.rebooting && !m.restarting
@@ -128,7 +128,7 @@ func (m *machine) resetAfter(patience time.Duration) {
 		if !due {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), qmp.CommandTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), qmp.CommandTimeout)
 		defer cancel()
 		if err := m.command(ctx, "system_reset", nil); err != nil && !m.hasEnded() {
 			m.log.Warn("reboot did not finish", "instance", m.spec.ID, "err", err)

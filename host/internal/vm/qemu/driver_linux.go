@@ -154,7 +154,7 @@ func (m *machine) run(ctx context.Context) error {
 		monitor.Close()
 		return fmt.Errorf("machine does not run: status %s", status.Status)
 	}
-	go m.watch(monitor)
+	go m.watch(ctx, monitor)
 	go m.reap()
 	return nil
 }
@@ -234,11 +234,11 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 func (m *machine) resume(ctx context.Context) {
 	if err := m.connect(ctx); err != nil {
 		m.log.Warn("monitor does not answer", "instance", m.spec.ID, "err", err)
-		go m.watch(nil)
+		go m.watch(ctx, nil)
 		return
 	}
 	m.synchronize(ctx, m.client())
-	go m.watch(m.client())
+	go m.watch(ctx, m.client())
 }
 
 // dial connects to a monitor's socket.

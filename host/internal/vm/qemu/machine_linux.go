@@ -83,9 +83,10 @@ func (m *machine) client() *qmp.Client {
 	return m.monitor
 }
 
-// watch follows the monitor's events and keeps the connection and the console's bound, until the end or the release.
-func (m *machine) watch(monitor *qmp.Client) {
-	ctx, cancel := context.WithCancel(context.Background())
+// watch follows the monitor's events and keeps the connection and the console's bound, until the end or the release,
+// whatever becomes of the ctx of the call that began it.
+func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	trim := time.NewTicker(trimEvery)
 	defer trim.Stop()
@@ -163,7 +164,7 @@ func (m *machine) synchronize(ctx context.Context, monitor *qmp.Client) {
 		m.execute(ctx, monitor, "cont")
 	default:
 		if resume {
-			m.resetAfter(restartPatience)
+			m.resetAfter(ctx, restartPatience)
 		}
 	}
 }
