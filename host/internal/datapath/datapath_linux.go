@@ -269,7 +269,12 @@ func (d *Datapath) CloseTap(ctx context.Context, id ids.Interface) error {
 			return fmt.Errorf("delete tap of %s: %w", id, err)
 		}
 	}
-	return errors.Join(d.release(open), d.reconcile())
+	if err := d.release(open); err != nil {
+		return err
+	}
+	// As in addPort: errors of the rest of the state are Apply's to report.
+	_ = d.reconcile()
+	return nil
 }
 
 // MTU is the largest packet, in bytes, that guests may send; DHCP tells them.

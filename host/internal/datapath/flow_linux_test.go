@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
 )
 
@@ -100,12 +101,32 @@ func TestICMPErrorsBelongToFlows(t *testing.T) {
 		if got := b.send(a, b.icmpAbout(a.addr, a.build(other)), []byte("never")); got.reason != Untracked {
 			t.Errorf("error about no flow: %v", got)
 		}
+		before, err := f.hosts[1].Counters(b.in.ID)
+		check(t, err)
 		if got := b.send(c, b.icmpAbout(c.addr, about), []byte("never")); got.reason != Untracked {
 			t.Errorf("error to a third guest: %v", got)
 		}
-		// An error is no answer: the flow stays half open, and a new one the other way is still judged.
+		if after, err := f.hosts[1].Counters(b.in.ID); err != nil || after.Dropped(Untracked) != before.Dropped(Untracked)+1 {
+			t.Errorf("the error to a third guest left its sender's port: %v", err)
+		}
+		// An error is no answer.
+		for i := range f.hosts {
+			if n := entries(t, f.hosts[i].programs.Flows); n != 0 {
+				t.Errorf("host %d holds %d answered flows", i, n)
+			}
+		}
 		b.want(a, tcp(22), DeniedIngress)
 	})
+}
+
+func entries(t *testing.T, m *ebpf.Map) (n int) {
+	t.Helper()
+	var key flowTwin
+	var value [16]byte
+	for all := m.Iterate(); all.Next(&key, &value); {
+		n++
+	}
+	return n
 }
 
 // TestHalfOpenFloodEvictsNoAnsweredFlow sends more unanswered flows than fit.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/nimbrel/nimbrel/host"
@@ -62,6 +63,12 @@ func needRoot(t testing.TB) {
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		t.Skipf("needs taps: %v", err)
 	}
+	probe, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.LPMTrie, KeySize: 8, ValueSize: 4, MaxEntries: 1, Flags: unix.BPF_F_NO_PREALLOC})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+		t.Skipf("needs BPF: %v", err)
+	}
+	check(t, err)
+	probe.Close()
 }
 
 var fabrics atomic.Int32

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"testing"
@@ -101,6 +102,8 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 		router := v.describe(0, "10.0.1.30", 1)
 		router.SourceDestCheck = false
 		r := v.open(0, router)
+		v.group(2, allowGroup(6, 1, 1, 1))
+		near, far := v.guest(0, "10.0.1.40", 2), v.guest(1, "10.0.1.50", 2)
 		f.apply(v)
 		a.want(b, tcp(1), passed)
 
@@ -123,6 +126,12 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 		outside := tcp(1)
 		outside.src = netip.MustParseAddr("8.8.8.8")
 		r.want(b, outside, passed)
+		// What it forwards is nobody's: rules by group do not admit it, beside it or elsewhere.
+		for _, member := range []*guest{near, far} {
+			outside.sport++
+			r.want(member, outside, DeniedIngress)
+			r.want(member, tcp(1), passed)
+		}
 		outside.src = netip.MustParseAddr("127.0.0.1")
 		r.want(b, outside, SpoofIP)
 		outside.src = AddrMetadata
@@ -142,3 +151,34 @@ func (g *guest) arp(sender, target netip.Addr) []byte {
 }
 
 var openToAll = host.Rule{Any: true, CIDR: "0.0.0.0/0"}
+
+// TestARP: every address but the guest's own is answered with the gateway's MAC, and the agent can ask the guest.
+func TestARP(t *testing.T) {
+	onLegs(t, func(t *testing.T, f *fabric) {
+		v := f.vpc(77)
+		g := v.guest(0, "10.0.1.10")
+		f.apply(v)
+		for _, target := range []string{"10.0.1.1", "10.0.1.99", "169.254.169.254"} {
+			g.write(g.arp(g.addr, netip.MustParseAddr(target)))
+			frame := <-g.frames
+			want := append(append([]byte{0, 2}, GatewayMAC...), netip.MustParseAddr(target).AsSlice()...)
+			want = append(append(want, g.in.MAC[:]...), g.addr.AsSlice()...)
+			if !bytes.Equal(frame[:6], g.in.MAC[:]) || !bytes.Equal(frame[20:42], want) {
+				t.Errorf("ARP answer % x, want % x", frame[20:42], want)
+			}
+		}
+		g.write(g.arp(netip.IPv4Unspecified(), g.addr)) // is my address used?
+		check(t, f.hosts[0].ProbeGuests())
+		frame := <-g.frames // nothing came before it
+		if !bytes.Equal(frame[12:22], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1}) || !bytes.Equal(frame[38:42], g.addr.AsSlice()) || !bytes.Equal(frame[28:32], []byte{10, 0, 1, 1}) {
+			t.Errorf("probe % x", frame)
+		}
+		check(t, f.hosts[0].programs.LastSeen.Put(f.hosts[0].portOf(g.in.ID).slot, seenRecord{}))
+		answer := g.arp(g.addr, netip.MustParseAddr("10.0.1.1"))
+		answer[21] = 2
+		g.write(answer)
+		if seen, err := f.hosts[0].LastSeen(g.in.ID); err != nil || seen.ARP.IsZero() {
+			t.Errorf("the guest's answer was not noted: %+v, %v", seen, err)
+		}
+	})
+}

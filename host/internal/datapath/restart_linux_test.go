@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/nimbrel/nimbrel/host"
 )
 
 // reopen is an agent's death and its successor's start: descriptors close, nothing else happens.
@@ -94,13 +96,15 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 }
 
-// stream sends numbered packets, never more than a tap's queue ahead of what was received.
+// stream sends packets, each of a flow of its own, until it is stopped, and returns how many.
 func (g *guest) stream(to *guest, stop *atomic.Bool) int {
 	p := udp(9)
 	p.dst, p.payload = to.addr, []byte("stream")
 	frame := g.build(p)
 	n := 0
 	for ; !stop.Load(); n++ {
+		binary.BigEndian.PutUint16(frame[34:], uint16(n)) // source port; a UDP checksum of 0 is none
+		binary.BigEndian.PutUint16(frame[40:], 0)
 		g.write(frame)
 		time.Sleep(200 * time.Microsecond) // the rate: a burst would overflow queues that are not the subject
 	}
@@ -118,6 +122,37 @@ func (g *guest) count() int {
 		}
 	}
 	return n
+}
+
+// TestChangesDisturbNobody changes rules, groups and mappings of others under traffic in which every packet is a new
+// flow: whatever half of a change a packet could meet would drop it.
+func TestChangesDisturbNobody(t *testing.T) {
+	f := newFabric(t, legs[1])
+	v := f.vpc(77)
+	v.group(1, allow(17, 9, 9, "0.0.0.0/0"))
+	v.group(2)
+	a, b := v.guest(0, "10.0.1.10", 1), v.guest(1, "10.0.1.20", 1)
+	f.apply(v)
+	var stop atomic.Bool
+	sent, received := make(chan int), make(chan int)
+	go func() { sent <- a.stream(b, &stop) }()
+	go func() { received <- b.count() }()
+	kept := len(v.maps)
+	for n := range 3000 {
+		rules := []host.Rule{allow(17, 9, 9, "0.0.0.0/0"), allow(6, uint16(n), uint16(n+3), "10.0.0.0/8"), allowGroup(17, 9, uint16(9+n%50), 2)}
+		v.group(1, rules[:1+n%3]...)
+		v.describe(n%2, fmt.Sprintf("10.0.%d.%d", 1+n%5, 100+n%100), 1+n%2, 1)
+		f.apply(v)
+		if n%7 == 0 {
+			v.maps = v.maps[:kept]
+		}
+	}
+	stop.Store(true)
+	n := <-sent
+	a.write(a.build(packetSpec{proto: 17, sport: 40000, dport: 9, dst: b.addr, payload: []byte("the last")}))
+	if got := <-received; got != n || n < 100 {
+		t.Errorf("%d of %d packets arrived; drops %v", got, n, f.drops())
+	}
 }
 
 // TestAgentDown lets traffic go on while no agent runs, then takes the programs away too, and sees nothing pass.

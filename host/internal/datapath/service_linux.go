@@ -30,7 +30,7 @@ func (d *Datapath) ListenService(ctx context.Context, network string, port int) 
 }
 
 // ListenServicePacket is ListenService for UDP: 67 (DHCP), 53 and 123. Answer to the peer address as it came; replies
-// from port 67 reach the guest as broadcasts.
+// from port 67 reach a guest that has no address yet as broadcasts.
 func (d *Datapath) ListenServicePacket(ctx context.Context, network string, port int) (net.PacketConn, error) {
 	var conn net.PacketConn
 	err := d.service.do(func() (err error) {

@@ -193,11 +193,15 @@ func TestDHCPPath(t *testing.T) {
 		renew.src, renew.dst = g.addr, netip.MustParseAddr("10.0.1.1")
 		direct := renew
 		direct.dst = AddrMetadata
-		for want, p := range map[string]packetSpec{"169.254.169.254": discover, "10.0.1.1": renew} {
+		for _, c := range []struct {
+			from, to string
+			packetSpec
+		}{{"169.254.169.254", "255.255.255.255", discover}, {"10.0.1.1", "10.0.1.10", renew}, {"169.254.169.254", "10.0.1.10", direct}} {
+			p := c.packetSpec
 			g.write(g.build(p))
 			packet, ip := g.nextPacket()
 			ether := packet.LinkLayer().(*layers.Ethernet)
-			if ip.SrcIP.String() != want || ip.DstIP.String() != "255.255.255.255" || !bytes.Equal(ether.DstMAC, g.in.MAC[:]) || !bytes.Equal(ether.SrcMAC, GatewayMAC) {
+			if ip.SrcIP.String() != c.from || ip.DstIP.String() != c.to || !bytes.Equal(ether.DstMAC, g.in.MAC[:]) || !bytes.Equal(ether.SrcMAC, GatewayMAC) {
 				t.Errorf("DHCP answer %v to %v, MAC %v to %v", ip.SrcIP, ip.DstIP, ether.SrcMAC, ether.DstMAC)
 			}
 			if udp := packet.TransportLayer().(*layers.UDP); udp.SrcPort != 67 || udp.DstPort != 68 || string(udp.Payload) != string(g.in.ID)+" discover" {

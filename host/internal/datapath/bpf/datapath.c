@@ -147,7 +147,7 @@ int from_guest(struct __sk_buff *skb)
 		return drop(slot, reason);
 	if (is_dhcp(&p, port)) {
 		saw(&seen->dhcp_ns);
-		return to_service(skb, &p, slot, p.destination == (port->subnet | bpf_htonl(1)) ? ALIAS_GATEWAY : ALIAS_SERVICE);
+		return to_service(skb, &p, slot, dhcp_alias(&p, port));
 	}
 	if (is_spoofed(&p, port))
 		return drop(slot, DROP_SPOOF_IP);
@@ -226,7 +226,7 @@ int from_service(struct __sk_buff *skb)
 	__u32 name = bpf_ntohl(p.destination) - SERVICE_BASE;
 	__u32 slot = name & 0xffff, alias = name >> 16;
 	struct port *port = port_at(slot);
-	if (!port || p.source != bpf_htonl(SERVICE_ADDR) || alias > ALIAS_VPC_RESOLVER ||
+	if (!port || p.source != bpf_htonl(SERVICE_ADDR) || alias >= ALIASES ||
 	    (p.flags & (FRAGMENT_FIRST | FRAGMENT_LATER)))
 		return drop(0, DROP_SERVICE);
 	__be32 from = p.source, to = p.destination;
@@ -235,7 +235,7 @@ int from_service(struct __sk_buff *skb)
 	if (is_refusal(skb, &p) || !may_answer(&p, port, slot))
 		return drop(slot, DROP_SERVICE);
 	int metadata = p.protocol == IPPROTO_TCP && p.source_port == bpf_htons(80);
-	if (p.protocol == IPPROTO_UDP && p.source_port == bpf_htons(67))
+	if (p.protocol == IPPROTO_UDP && p.source_port == bpf_htons(67) && alias == ALIAS_SERVICE)
 		p.destination = 0xffffffff; /* the client has no address yet */
 	if (rewrite_address(skb, &p, SOURCE_OFFSET, from, p.source) ||
 	    rewrite_address(skb, &p, DESTINATION_OFFSET, to, p.destination) || (metadata && set_hops(skb, port->hops)))

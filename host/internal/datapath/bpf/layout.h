@@ -36,6 +36,8 @@ enum alias {
 	ALIAS_CLOCK = 3,
 	ALIAS_GATEWAY = 4,
 	ALIAS_VPC_RESOLVER = 5,
+	ALIAS_RENEWAL = 6, /* DHCP from the guest's own address */
+	ALIASES,
 };
 
 /* Counters of one port. Append only; names in counters.go. */

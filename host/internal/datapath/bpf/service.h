@@ -39,6 +39,14 @@ static __always_inline int is_dhcp(struct packet *p, struct port *port)
 	       p->destination == (port->subnet | bpf_htonl(1));
 }
 
+/* dhcp_alias keeps apart who has an address and who does not: a client that renews listens on its own address alone. */
+static __always_inline int dhcp_alias(struct packet *p, struct port *port)
+{
+	if (!p->source)
+		return ALIAS_SERVICE;
+	return p->destination == (port->subnet | bpf_htonl(1)) ? ALIAS_GATEWAY : ALIAS_RENEWAL;
+}
+
 /* service_alias says which service a packet asks for: an alias, NO_SERVICE, or REFUSED. */
 static __always_inline int service_alias(struct packet *p, struct port *port, __u32 slot)
 {
