@@ -37,7 +37,7 @@ var mayTable = []mayRow{
 	{"vpc", []string{"account", "host!", "dispatch!", "dispatch/dispatchrows", "svc", "store", "check"}, "networks are told to hosts and know no instance's life"},
 	{"compute", []string{"account", "vpc", "image", "host!", "dispatch", "svc", "store", "check"}, "instances stand on every other part"},
 	{"ec2", []string{"account", "compute!", "vpc!", "image!", "svc", "apigen"}, "the public door speaks to contracts"},
-	{"operator", []string{"account", "compute!", "vpc!", "image!", "dispatch!", "check", "svc", "store!", "apigen"}, "the operators' door speaks to contracts"},
+	{"operator", []string{"account", "compute!", "vpc!", "image!", "host!", "dispatch!", "check", "svc", "store!", "store/tuple", "apigen"}, "the operators' door speaks to contracts"},
 	{"apigen", nil, "the generator stands on the standard library"},
 	{"cli", []string{"operator/operatorgen", "operator/stream"}, "a client knows the generated APIs only"},
 	{"dev", []string{"operator/operatorgen"}, "the one-machine cloud starts processes and asks their APIs"},
