@@ -37,6 +37,7 @@ var mayTable = []mayRow{
 	{"vpc", []string{"account", "host!", "dispatch!", "dispatch/dispatchrows", "svc", "store", "check"}, "networks are told to hosts and know no instance's life"},
 	{"compute", []string{"account", "vpc", "image", "host!", "dispatch", "svc", "store", "check"}, "instances stand on every other part"},
 	{"ec2", []string{"account", "compute!", "vpc!", "image!", "svc", "apigen"}, "the public door speaks to contracts"},
+	{"ec2/internal/convert", []string{"ec2/", "account", "compute!", "vpc!", "image!", "svc", "store!"}, "the one place that knows every error, the store's refusals included"},
 	{"operator", []string{"account", "compute!", "vpc!", "image!", "host!", "dispatch!", "check", "svc", "store!", "store/tuple", "apigen"}, "the operators' door speaks to contracts"},
 	{"apigen", nil, "the generator stands on the standard library"},
 	{"cli", []string{"operator/operatorgen", "operator/stream"}, "a client knows the generated APIs only"},
