@@ -172,22 +172,24 @@ func privateAddress(v *convert.View) string {
 
 // addInterfaceFilters adds the filters of DescribeNetworkInterfaces as DescribeInstances names them.
 func addInterfaceFilters(values map[string]func(*convert.View) []string) {
+	unnamed := interfaceFilters(nil) // all but the groups' names are the same for every account
 	for _, name := range []string{
 		"addresses.private-ip-address", "addresses.primary", "addresses.association.public-ip", "addresses.association.ip-owner-id",
 		"association.public-ip", "association.ip-owner-id", "association.allocation-id", "association.association-id",
 		"attachment.attachment-id", "attachment.instance-id", "attachment.instance-owner-id", "attachment.device-index", "attachment.status",
-		"attachment.attach-time", "attachment.delete-on-termination", "availability-zone", "description", "group-id", "group-name",
+		"attachment.attach-time", "attachment.delete-on-termination", "availability-zone", "description", "group-id",
 		"ipv6-addresses.ipv6-address", "mac-address", "network-interface-id", "owner-id", "private-dns-name", "private-ip-address",
 		"requester-id", "requester-managed", "status", "source-dest-check", "subnet-id", "vpc-id",
 	} {
+		get := unnamed.Values[name]
 		values["network-interface."+name] = func(v *convert.View) []string {
-			get := interfaceFilters(v.Names).Values[name]
 			if v.Interface == nil || get == nil {
 				return nil
 			}
 			return get(v.Interface)
 		}
 	}
+	values["network-interface.group-name"] = texts(func(v *convert.View) []string { return v.Names.Of(v.Groups()) })
 	values["network-interface.network-interface-id"] = one(func(v *convert.View) ids.Interface { return v.Instance.Interface })
 }
 

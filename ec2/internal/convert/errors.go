@@ -10,6 +10,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/errs"
 	"github.com/nimbrel/nimbrel/image"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/svc/idem"
 	"github.com/nimbrel/nimbrel/vpc"
 )
@@ -119,8 +120,22 @@ var mappings = []mapping{
 		return errs.New(errs.IdempotentParameterMismatch, "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).")
 	}),
 
+	on(storeRefused),
+	on(func(*store.ConflictError) *errs.Error { return busy() }),
 	is(context.DeadlineExceeded, errs.ServiceUnavailable),
 	is(context.Canceled, errs.ServiceUnavailable),
+}
+
+// storeRefused answers for a store that takes no more now. A refusal that no retry mends is a defect, and not mapped.
+func storeRefused(e *store.RefusedError) *errs.Error {
+	if e.Retry == store.RetryNever {
+		return nil
+	}
+	return busy()
+}
+
+func busy() *errs.Error {
+	return errs.New(errs.ServiceUnavailable, "The service is busy. Nothing was changed; send the request again.")
 }
 
 func sentence(s string) string {
