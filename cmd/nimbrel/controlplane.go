@@ -65,7 +65,9 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 		return nil, err
 	}
 	c.db = store.New(c.engine, store.Options{Tenant: storeTenant})
-	withNetwork := func(ctx context.Context, tx *store.Tx, a ids.Account) error { return c.networks.CreateDefault(ctx, tx, a) }
+	withNetwork := func(ctx context.Context, tx *store.Tx, a ids.Account) error {
+		return c.networks.CreateDefault(ctx, tx, a)
+	}
 	c.accounts = accounts.New(c.db, key, accounts.Options{
 		Env: surroundings, OnCreate: []func(context.Context, *store.Tx, ids.Account) error{withNetwork},
 	})

@@ -31,7 +31,7 @@ type ban struct {
 
 var bans = []ban{
 	{"time.Now", []string{"store/internal/transactor", "store/tuple", "store/guard", "compute/fit", "dispatch/session", "host/internal/policy", "host/internal/reconcile"}, nil, "take the time as a parameter: pure packages have no clock"},
-	{"context.Background", []string{"store", "rpc", "dispatch", "account", "vpc", "compute", "image", "ec2", "host", "svc"}, nil, "take a context from the caller: only main and tests make one"},
+	{"context.Background", []string{"store", "rpc", "dispatch", "account", "vpc", "compute", "image", "ec2", "host", "svc"}, []string{"image/guest/init", "image/imagetest"}, "take a context from the caller: only main and tests make one"},
 	{"panic", []string{"compute", "vpc", "account", "ec2", "host", "dispatch", "rpc"}, nil, "return an error, or assert.That for a broken invariant"},
 	{"fmt.Println", []string{"store", "rpc", "dispatch", "account", "vpc", "compute", "ec2", "host"}, nil, "log with slog, or write to the io.Writer you were given"},
 	{"os.Exit", []string{""}, []string{"cmd", "image/guest", "test", "apigen", "host/internal/datapath/bpf/compile"}, "return an error: only a main package ends the process"},

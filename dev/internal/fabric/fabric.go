@@ -34,6 +34,7 @@ type Host struct {
 	Index     int        // from 1
 	Namespace string     // where its agent and its underlay address live
 	DataPlane string     // the namespace without addresses, made by the agent
+	Services  string     // the namespace of guests' services, made by the agent
 	Device    string     // underlay link inside Namespace
 	Address   netip.Addr // underlay address
 }
@@ -69,6 +70,7 @@ func (p Plan) Host(index int) Host {
 		Index:     index,
 		Namespace: namespace,
 		DataPlane: namespace + "d",
+		Services:  namespace + "d-svc",
 		Device:    "underlay0",
 		Address:   netip.AddrFrom4(base),
 	}

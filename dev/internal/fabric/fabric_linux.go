@@ -48,8 +48,8 @@ func Ensure(p Plan) error {
 	return nil
 }
 
-// Destroy removes every namespace and link whose name the plan gives, for any number of hosts, and the data-plane
-// namespaces of its hosts.
+// Destroy removes every namespace and link whose name the plan gives, for any number of hosts, and the namespaces that
+// its hosts' agents made.
 func Destroy(p Plan) error {
 	var errs []error
 	for _, name := range Namespaces(p) {
@@ -84,7 +84,7 @@ func Namespaces(p Plan) []string {
 
 func isHostNamespace(p Plan, name string) bool {
 	for i := 1; i <= MaxHosts; i++ {
-		if h := p.Host(i); name == h.Namespace || name == h.DataPlane {
+		if h := p.Host(i); name == h.Namespace || name == h.DataPlane || name == h.Services {
 			return true
 		}
 	}
