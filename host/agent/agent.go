@@ -340,13 +340,6 @@ func (a *agent) finish(w *worker, s *snapshot) bool {
 	return true
 }
 
-// worker finds the worker of a guest.
-func (a *agent) worker(id ids.Instance) *worker {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.workers[id]
-}
-
 // notify leaves one token.
 func notify(c chan struct{}) {
 	select {
