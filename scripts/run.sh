@@ -31,6 +31,7 @@ lint() {
 cross() {
 	find_go
 	local target
+	as_builder mkdir -p build/cross
 	for target in linux/amd64 linux/arm64 darwin/arm64; do
 		say "building for $target"
 		as_builder env CGO_ENABLED=0 GOOS="${target%/*}" GOARCH="${target#*/}" go build -buildvcs=false -o "build/cross/nimbrel-${target/\//-}" ./cmd/nimbrel
@@ -43,7 +44,7 @@ fuzz() {
 	as_builder grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r package; do
 		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | sed 's/^func //' | while read -r target; do
 			say "$package $target"
-			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s"
+			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s" </dev/null
 		done
 	done
 }
