@@ -270,6 +270,26 @@ func TestStreamEchoesBeyondItsWindow(t *testing.T) {
 	}
 }
 
+// TestShortStreamIsRead holds that a stream whose handler has ended before its opener looks is opened all the same. The two
+// race, hence many rounds.
+func TestShortStreamIsRead(t *testing.T) {
+	h := handler{stream: func(_ context.Context, s *Stream) error {
+		_, err := s.Write([]byte("all"))
+		return err
+	}}
+	c, _ := pair(t, Options{}, Options{Handler: h})
+	for i := range 300 {
+		st, err := c.OpenStream(testContext(t), "short", nil)
+		if err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		if got, err := io.ReadAll(st); err != nil || string(got) != "all" {
+			t.Fatalf("round %d: read %q, %v", i, got, err)
+		}
+		st.Close()
+	}
+}
+
 func TestStreamCreditStopsTheWriter(t *testing.T) {
 	const window = 16 << 10
 	readNow := make(chan struct{})

@@ -68,7 +68,12 @@ func (c *Conn) OpenStream(ctx context.Context, name string, header []byte) (*Str
 	open := frame{Type: frameStreamOpen, ID: s.id, Method: uint32(len(name)), Arg: uint32(c.o.StreamWindow), Body: append([]byte(name), header...)}
 	err := c.queue(ctx, &open)
 	if err == nil {
-		err = s.wait(ctx.Done(), func() (bool, error) { return s.ready, s.writeErr })
+		err = s.wait(ctx.Done(), func() (bool, error) {
+			if s.ready { // also when it is over already: what was written is to be read
+				return true, nil
+			}
+			return false, s.writeErr
+		})
 	}
 	if errors.Is(err, errCancelled) {
 		err = ctx.Err()
