@@ -69,8 +69,8 @@ func (c *Conn) OpenStream(ctx context.Context, name string, header []byte) (*Str
 	err := c.queue(ctx, &open)
 	if err == nil {
 		err = s.wait(ctx.Done(), func() (bool, error) {
-			if s.ready { // also when it is over already: what was written is to be read
-				return true, nil
+			if s.ready {
+				return true, nil // also when the handler has written and ended meanwhile
 			}
 			return false, s.writeErr
 		})
