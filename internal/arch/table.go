@@ -78,6 +78,6 @@ var pureAllowed = map[string]bool{
 
 // confined third-party packages may be imported below the listed folders only.
 var confined = map[string][]string{
-	"github.com/cockroachdb/pebble":  {"store", "test"},
-	"go.opentelemetry.io":            {"svc/obs"},
+	"github.com/cockroachdb/pebble": {"store", "test"},
+	"go.opentelemetry.io":           {"svc/obs"},
 }
