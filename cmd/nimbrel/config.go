@@ -183,7 +183,7 @@ func (s *settings) effective(redact bool) map[string]any {
 
 func valueOf(f *pflag.Flag) any {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
-		return list.GetSlice()
+		return append([]string{}, list.GetSlice()...)
 	}
 	var typed map[string]any
 	switch f.Value.Type() {

@@ -457,6 +457,9 @@ func TestFailuresAreReported(t *testing.T) {
 	if s := r.untilState(third.ID, host.VMRunning); s.Code != "" {
 		t.Errorf("third: %+v", s)
 	}
+	if s := r.agent.stats(); s.Guests["running"] != 1 || s.Guests["failed"] != 2 || s.Guests["stopped"] != 0 || s.FailedStarts == 0 || s.FailedSteps != 0 {
+		t.Errorf("stats %+v", s)
+	}
 }
 
 func TestKeepsDisk(t *testing.T) {
