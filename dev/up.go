@@ -23,6 +23,10 @@ const (
 	pollEvery   = 100 * time.Millisecond
 )
 
+// hostMetrics is where a real host's agent shows its metrics: on the loopback of its own namespace. Fake hosts share the
+// machine's and show none.
+const hostMetrics = "127.0.0.1:8775"
+
 // UpOptions says what Up makes besides the processes.
 type UpOptions struct {
 	Plan  Plan
@@ -147,7 +151,7 @@ func (c *Cloud) ensureHost(ctx context.Context, p Plan, i int) (daemon.Record, b
 		args = append(args, "--driver", "fake")
 	} else {
 		place := p.fabric().Host(i)
-		args = append(args, "--driver", "qemu", "--uid-base", strconv.Itoa(p.uidBase(i)), "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane)
+		args = append(args, "--driver", "qemu", "--uid-base", strconv.Itoa(p.uidBase(i)), "--underlay", place.Address.String(), "--underlay-device", place.Device, "--data-plane-namespace", place.DataPlane, "--metrics", hostMetrics)
 		spec.Enter = func(start func() error) error { return fabric.Run(place.Namespace, start) }
 	}
 	if rec, err := c.daemons().Lookup(hostName(i)); err == nil && rec.Running() {

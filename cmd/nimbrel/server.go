@@ -22,6 +22,7 @@ type serverFlags struct {
 	stateDir, region, listen, link, metrics, logLevel string
 	zones, operatorUID                                int
 	insecure                                          bool
+	settings                                          *settings
 }
 
 func serverCommand() *cobra.Command {
@@ -29,7 +30,12 @@ func serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: "Server keeps the cloud's state, speaks EC2 to tenants, the operators' API on a unix socket, and the host link to hosts.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if done, err := f.settings.printed(cmd); done || err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
 	}
 	p := cmd.Flags()
 	p.StringVar(&f.stateDir, "state-dir", statedir.Default(), "`directory` of store, keys, images and socket")
@@ -41,6 +47,7 @@ func serverCommand() *cobra.Command {
 	p.StringVar(&f.metrics, "metrics", "127.0.0.1:8775", "`address` of metrics, health and profiles")
 	p.IntVar(&f.operatorUID, "operator-uid", -1, "`user` that may use the operator socket besides root")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.settings = configurable(cmd)
 	return cmd
 }
 
@@ -49,10 +56,11 @@ func (f *serverFlags) Validate() error {
 	if f.zones < 1 || f.zones > 16 {
 		return fmt.Errorf("--zones %d: want 1 to 16", f.zones)
 	}
-	for name, address := range map[string]string{"--listen": f.listen, "--metrics": f.metrics} {
-		if err := loopback(address); err != nil && (name != "--listen" || !f.insecure) {
-			return fmt.Errorf("%s %w", name, err)
-		}
+	if err := loopback(f.listen); err != nil && !f.insecure {
+		return fmt.Errorf("--listen %w: put a TLS proxy in front of it, or agree with --insecure", err)
+	}
+	if err := loopback(f.metrics); err != nil {
+		return fmt.Errorf("--metrics %w", err)
 	}
 	return nil
 }
@@ -65,7 +73,7 @@ func loopback(address string) error {
 	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%s is not a loopback address: put a TLS proxy in front of it, or agree with --insecure", address)
+	return fmt.Errorf("%s is not a loopback address", address)
 }
 
 func (f *serverFlags) zoneNames() []string {
@@ -85,7 +93,7 @@ func (f *serverFlags) run(ctx context.Context) error {
 		return err
 	}
 	slog.SetDefault(log)
-	log.Info("server", "version", version, "stateDir", f.stateDir, "region", f.region, "zones", f.zones, "listen", f.listen, "link", f.link, "metrics", f.metrics)
+	f.settings.record(log)
 	plane, err := openControlPlane(statedir.Server(f.stateDir), f.region, f.zoneNames(), log)
 	if err != nil {
 		return err

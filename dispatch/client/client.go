@@ -187,7 +187,7 @@ func (c *Client) connectForever(ctx context.Context) {
 			pause = c.o.RetryCeiling/2 + rand.N(c.o.RetryCeiling/2+1) // only a person changes this
 			c.o.Log.Error("server refuses this target", "target", c.o.Target, "err", err)
 		default:
-			c.o.Log.Info("no session with the server", "target", c.o.Target, "err", err, "retry", pause)
+			c.o.Log.Info("no session with the server", "target", c.o.Target, "err", err, "retryMs", pause.Milliseconds())
 		}
 		select {
 		case <-time.After(pause):

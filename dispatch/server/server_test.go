@@ -24,6 +24,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/storetest"
+	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
 
 // patience is how long a test waits for what must come; machines are shared.
@@ -58,7 +59,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, db: store.New(storetest.NewMemory(), store.Options{}), authority: a, observer: &observer{}, addr: "127.0.0.1:0"}
-	c.options = server.Options{Authority: a, Observer: c.observer}
+	c.options = server.Options{Authority: a, Observer: c.observer, Log: obstest.Logger(t)}
 	return c
 }
 

@@ -66,6 +66,8 @@ type agent struct {
 	running  sync.WaitGroup
 	ctx      context.Context
 	changed  chan struct{} // capacity 1: the network's state is to be applied
+
+	failed failures
 }
 
 // Run is the agent's life. It returns when ctx ends, leaving the guests as they are, or when it cannot begin.
@@ -91,7 +93,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
 	info := measure(o, found)
-	o.Log.Info("host", "id", o.ID, "accelerator", found.Accelerator, "reason", found.Reason, "degraded", found.Degraded,
+	o.Log.Info("host", "host", o.ID, "accelerator", found.Accelerator, "reason", found.Reason, "degraded", found.Degraded,
 		"vcpus", info.VCPUs, "memoryMib", info.MemoryMiB, "diskGib", info.DiskGiB)
 	c := a.newLink(info)
 	ctx, cancel := context.WithCancel(ctx)
@@ -102,6 +104,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer closeNetwork()
 	stop := a.start(ctx)
+	if o.Started != nil {
+		o.Started(a.stats)
+	}
 	err = c.Run(ctx)
 	cancel()
 	stop()
@@ -199,7 +204,7 @@ func (a *agent) directories() []ids.Instance {
 		}
 		id, err := ids.Parse[ids.Instance](entry.Name())
 		if err != nil {
-			a.o.Log.Warn("not a guest's directory", "name", entry.Name())
+			a.o.Log.Warn("not a guest's directory", "path", entry.Name())
 			continue
 		}
 		found = append(found, id)
@@ -282,6 +287,7 @@ func (a *agent) applyNetwork(ctx context.Context) (retry <-chan time.Time) {
 	}
 	if a.o.Network != nil {
 		if err := a.o.Network.Apply(ctx, s.network); err != nil {
+			a.failed.networks.Add(1)
 			a.o.Log.Error("network is not applied in full", "err", err)
 			retry = time.After(networkRetry)
 		}
@@ -357,13 +363,6 @@ func (a *agent) finish(w *worker, s *snapshot) bool {
 	}
 	delete(a.workers, w.id)
 	return true
-}
-
-// worker finds the worker of a guest.
-func (a *agent) worker(id ids.Instance) *worker {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.workers[id]
 }
 
 // notify leaves one token.

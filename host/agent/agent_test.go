@@ -20,6 +20,7 @@ import (
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/host/internal/vm/fake"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
 
 const hostID = ids.Host("h-00000000000000001")
@@ -196,10 +197,12 @@ type rig struct {
 	state   string
 	agent   *agent
 	stop    func()
+
+	expected []string // errors that the agent may log
 }
 
-func newRig(t *testing.T, o fake.Options) *rig {
-	r := &rig{desk: newDesk(t), world: fake.NewWorld(o), network: &quietNetwork{heard: time.Now().Add(time.Hour)}, state: t.TempDir()}
+func newRig(t *testing.T, o fake.Options, expected ...string) *rig {
+	r := &rig{expected: expected, desk: newDesk(t), world: fake.NewWorld(o), network: &quietNetwork{heard: time.Now().Add(time.Hour)}, state: t.TempDir()}
 	r.boot()
 	t.Cleanup(func() { r.stop() })
 	return r
@@ -208,7 +211,7 @@ func newRig(t *testing.T, o fake.Options) *rig {
 // boot starts an agent over the state directory, as after a crash of the one before.
 func (r *rig) boot() {
 	r.t.Helper()
-	o := Options{ID: hostID, StateDir: r.state, Driver: DriverFake, Network: r.network}.withDefaults()
+	o := Options{ID: hostID, StateDir: r.state, Driver: DriverFake, Network: r.network, Log: obstest.Logger(r.desk.t, r.expected...)}.withDefaults()
 	if err := o.Validate(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -453,6 +456,9 @@ func TestFailuresAreReported(t *testing.T) {
 	})
 	if s := r.untilState(third.ID, host.VMRunning); s.Code != "" {
 		t.Errorf("third: %+v", s)
+	}
+	if s := r.agent.stats(); s.Guests["running"] != 1 || s.Guests["failed"] != 2 || s.Guests["stopped"] != 0 || s.FailedStarts == 0 || s.FailedSteps != 0 {
+		t.Errorf("stats %+v", s)
 	}
 }
 

@@ -56,7 +56,9 @@ type Options struct {
 	// ParallelStarts bounds how many machines are started at once; default half the processors, at least 2.
 	ParallelStarts int
 	Version        string
-	Log            *slog.Logger
+	// Started is called once when the agent has begun, with what reads its counts from then on.
+	Started func(read func() Stats)
+	Log     *slog.Logger
 }
 
 // Validate reports what is missing or contradictory.

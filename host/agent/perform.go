@@ -89,6 +89,7 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 	if errors.As(err, &coded) {
 		w.code = coded.code
 	}
+	w.agent.failed.starts.Add(1)
 	w.log.Warn("guest is not started", "attempt", w.attempts, "code", w.code, "err", err)
 	return nil
 }

@@ -29,6 +29,7 @@ type worker struct {
 	settled  uint64 // newest snapshot that is done, or has failed for good
 	failure  string // why it has failed for good
 	shared   vm.VM  // machine, for streams
+	state    host.VMState
 
 	machine   vm.VM // nil when nothing was launched, or it is not held
 	record    record
@@ -66,6 +67,7 @@ func (w *worker) run(ctx context.Context) {
 		if d.Step != reconcile.None {
 			w.log.Info("step", "step", d.Step.String())
 			if err := w.perform(ctx, d.Step, s); err != nil && ctx.Err() == nil {
+				w.agent.failed.steps.Add(1)
 				w.log.Warn("step failed", "step", d.Step.String(), "err", err)
 				w.sleep(ctx, time.Second)
 			}
@@ -227,6 +229,9 @@ func (w *worker) settle(s *snapshot, d reconcile.Decision) {
 
 // report tells the state when it is another than the one told last. A guest that is gone has no report.
 func (w *worker) report(ctx context.Context, s *snapshot, d reconcile.Decision) {
+	w.agent.mu.Lock()
+	w.state = d.State
+	w.agent.mu.Unlock()
 	if d.State == 0 {
 		if w.reported != "" {
 			w.agent.link.DeleteActual(host.SectionInstances, string(w.id))
