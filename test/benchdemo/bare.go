@@ -10,36 +10,35 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 )
 
 // bootBare boots the image under plain QEMU as the cloud's guest was run, but with user networking and nothing else, and
 // waits for the banner at a forwarded port.
-func (b *bench) bootBare(ctx context.Context, how machine, disk string) (took time.Duration, err error) {
+func (b *bench) bootBare(ctx context.Context, how machine, disk string) (took boot, err error) {
 	dir, err := os.MkdirTemp(b.dir, "bare-")
 	if err != nil {
-		return 0, err
+		return took, err
 	}
 	defer os.RemoveAll(dir)
 	overlay := filepath.Join(dir, "root.qcow2")
 	_, err = output(ctx, dir, nil, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay, strconv.FormatUint(how.diskBytes, 10))
 	if err != nil {
-		return 0, err
+		return took, err
 	}
 	address, err := freeAddress()
 	if err != nil {
-		return 0, err
+		return took, err
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", bareArguments(how, overlay, filepath.Join(dir, "console"), address)...)
 	cmd.SysProcAttr = group()
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return took, err
 	}
 	defer func() { err = errors.Join(err, endBare(cmd)) }()
 	var dialer net.Dialer
 	took, err = awaitBanner(ctx, cmd.Process.Pid, func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", address) })
 	if err != nil {
-		return 0, fmt.Errorf("boot under plain QEMU: %w", err)
+		return took, fmt.Errorf("boot under plain QEMU: %w", err)
 	}
 	return took, nil
 }

@@ -50,7 +50,7 @@ func (c *cloud) up(ctx context.Context, from checkout) error {
 	c.from, c.began = from, true
 	args := []string{"dev", "up", "--port", port, "--prefix", prefix, "--underlay", underlay, "--image", from.disk}
 	if c.fake {
-		args = append(args, "--fake")
+		args = append(args, "--fake", "--zones", "1")
 	}
 	_, err := c.run(ctx, args...)
 	return err

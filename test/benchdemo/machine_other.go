@@ -11,8 +11,8 @@ import (
 
 var errNotLinux = errors.New("this is not Linux")
 
-func onDisk(string) error               { return errNotLinux }
-func syncData(f *os.File) error         { return f.Sync() }
-func sinceBoot() (time.Duration, error) { return 0, errNotLinux }
-func group() *syscall.SysProcAttr       { return nil }
-func signalGroup(int, syscall.Signal) error  { return errNotLinux }
+func onDisk(string) error                   { return errNotLinux }
+func syncData(f *os.File) error             { return f.Sync() }
+func sinceBoot() (time.Duration, error)     { return 0, errNotLinux }
+func group() *syscall.SysProcAttr           { return nil }
+func signalGroup(int, syscall.Signal) error { return errNotLinux }

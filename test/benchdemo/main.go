@@ -23,6 +23,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -30,7 +32,7 @@ import (
 type options struct {
 	source, dir, results string
 	rounds, launches     int
-	cold                 bool
+	figures              string
 	limit                time.Duration
 }
 
@@ -41,7 +43,7 @@ func main() {
 	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
 	flag.IntVar(&o.rounds, "rounds", 5, "boots in the cloud and under plain QEMU, each; at least 3")
 	flag.IntVar(&o.launches, "launches", 60, "launches on fake hosts; 50 to 64, the quota of an account")
-	flag.BoolVar(&o.cold, "cold", true, "also build with empty caches")
+	flag.StringVar(&o.figures, "figures", everything, "which to take besides the warm clone's")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "give up after this long")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -53,6 +55,11 @@ func main() {
 	}
 }
 
+// everything names the figures that are optional.
+const everything = "boot,rss,accept,cold"
+
+func (o options) wants(name string) bool { return slices.Contains(strings.Split(o.figures, ","), name) }
+
 // Validate reports the first reason why nothing can be measured here.
 func (o options) Validate() error {
 	switch {
@@ -60,6 +67,8 @@ func (o options) Validate() error {
 		return fmt.Errorf("--rounds %d: want 3 to 20", o.rounds)
 	case o.launches < 50 || o.launches > 64:
 		return fmt.Errorf("--launches %d: want 50 to 64", o.launches)
+	case slices.ContainsFunc(strings.Split(o.figures, ","), func(name string) bool { return !slices.Contains(strings.Split(everything, ","), name) }):
+		return fmt.Errorf("--figures %q: want some of %s", o.figures, everything)
 	case runtime.GOOS != "linux" || os.Geteuid() != 0:
 		return errors.New("virtual machines need root on Linux: run `sudo make bench-demo` there")
 	}
@@ -107,7 +116,7 @@ type bench struct {
 	lines []string
 	// guests are instances that the clouds still had when they were ended.
 	guests []string
-	errs  []error
+	errs   []error
 }
 
 // measure takes all figures. A figure that cannot be had is reported, and the rest are taken all the same.
@@ -115,10 +124,10 @@ func (b *bench) measure(ctx context.Context) {
 	begun := time.Now()
 	watch := watchMachine()
 	b.onRealHosts(ctx)
-	if b.built.disk != "" {
+	if b.built.disk != "" && b.wants("accept") {
 		b.onFakeHosts(ctx)
 	}
-	if b.cold && ctx.Err() == nil {
+	if b.wants("cold") && ctx.Err() == nil {
 		b.coldClone(ctx)
 	}
 	b.check("bench_leaves_nothing", watch.left(b.guests))
@@ -141,9 +150,13 @@ func (b *bench) onRealHosts(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	b.boots(ctx, c)
-	rss, err := b.residentAfterDemo(ctx, c)
-	b.goal("rss_mib", figure{value: rss, unit: "MiB"}, residentGoal, err)
+	if b.wants("boot") {
+		b.boots(ctx, c)
+	}
+	if b.wants("rss") {
+		rss, err := b.residentAfterDemo(ctx, c)
+		b.goal("rss_mib", figure{value: rss, unit: "MiB"}, residentGoal, err)
+	}
 }
 
 func (b *bench) onFakeHosts(ctx context.Context) {
