@@ -75,5 +75,8 @@ func (e *LimitError) Error() string {
 type TagLimitError struct{ Resource string }
 
 func (e *TagLimitError) Error() string {
+	if e.Resource == "" {
+		return fmt.Sprintf("a resource has at most %d tags", MaxTagsPerResource)
+	}
 	return fmt.Sprintf("resource %s would have more than %d tags", e.Resource, MaxTagsPerResource)
 }

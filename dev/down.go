@@ -61,17 +61,22 @@ func (c *Cloud) Down(ctx context.Context, agreed bool) error {
 	return nil
 }
 
-// refuseRunning lists what would be lost.
+// refuseRunning lists what would be lost, over all pages: the instance that counts may be on the last.
 func (c *Cloud) refuseRunning(ctx context.Context) error {
-	out, err := c.api().ListInstances(ctx, &operatorgen.ListInstancesInput{})
-	if err != nil {
-		return fmt.Errorf("ask which instances run: %w (agree with --yes to end the cloud without asking)", err)
-	}
 	running := 0
-	for _, v := range out.Instances {
-		if v.State != operatorgen.InstanceStateTerminated {
-			c.say("%s is %s on %s", v.InstanceId, v.State, v.HostId)
-			running++
+	for in := (operatorgen.ListInstancesInput{}); ; {
+		out, err := c.api().ListInstances(ctx, &in)
+		if err != nil {
+			return fmt.Errorf("ask which instances run: %w (agree with --yes to end the cloud without asking)", err)
+		}
+		for _, v := range out.Instances {
+			if v.State != operatorgen.InstanceStateTerminated {
+				c.say("%s is %s on %s", v.InstanceId, v.State, v.HostId)
+				running++
+			}
+		}
+		if in.NextToken = out.NextToken; in.NextToken == "" {
+			break
 		}
 	}
 	if running > 0 {

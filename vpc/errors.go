@@ -158,7 +158,7 @@ type LimitError struct {
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s has reached the limit of %d %s", e.ID, e.Max, e.Limit)
+	return fmt.Sprintf("the limit of %d %s is reached in %s", e.Max, e.Limit, e.ID)
 }
 
 // NoAddressError reports a subnet without a free address.

@@ -63,6 +63,7 @@ type Options struct {
 	Engine store.Engine
 	Clock  env.Clock // default: the machine's
 	Hosts  int       // fake hosts in Zone
+	Zones  []string  // of the default VPC; default only Zone
 	Dir    string    // for image content
 	CIDR   string    // of the subnet; default 10.0.0.0/16
 	Log    *slog.Logger
@@ -102,6 +103,9 @@ func Open(ctx context.Context, o Options) (*World, error) {
 	if o.CIDR == "" {
 		w.options.CIDR = "10.0.0.0/16"
 	}
+	if o.Zones == nil {
+		w.options.Zones = []string{Zone}
+	}
 	w.DB = store.New(o.Engine, store.Options{Tenant: "test"})
 	key, err := rootkey.New(make([]byte, 32), rand.Reader)
 	if err != nil {
@@ -112,7 +116,7 @@ func Open(ctx context.Context, o Options) (*World, error) {
 	w.Accounts.Tags().Register("i", "instance", computerows.ExpectOwned)
 	w.Accounts.Tags().Register("vol", "volume", computerows.ExpectOwned)
 	w.Accounts.Tags().Register("ami", "image", imagerows.ExpectOwned)
-	w.Networks, err = vpcs.New(w.DB, vpcs.Options{Region: Region, Zones: []string{Zone}, Tags: w.Accounts.Tags(), Env: w.Env})
+	w.Networks, err = vpcs.New(w.DB, vpcs.Options{Region: Region, Zones: w.options.Zones, Tags: w.Accounts.Tags(), Env: w.Env})
 	if err != nil {
 		return nil, err
 	}

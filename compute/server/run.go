@@ -56,7 +56,7 @@ func (s *Service) RunInstances(ctx context.Context, a ids.Account, r compute.Run
 	if err != nil {
 		return compute.Reservation{}, err
 	}
-	out, err := s.launch(ctx, l, token, print)
+	out, err := s.launchAnywhere(ctx, l, token, print)
 	if record, claimed := idem.FromError(err); claimed {
 		return s.replay(ctx, a, token, print, record)
 	}
@@ -166,6 +166,37 @@ func (s *Service) prepare(ctx context.Context, l *launch, again bool) (err error
 			Reason: fmt.Sprintf("subnet %s is in zone %s", l.network.Subnet.ID, zone)}
 	}
 	return nil
+}
+
+// launchAnywhere launches and, where the request leaves the zone to the cloud, tries the other zones' default subnets when
+// the first zone is full. All instances of a launch are in one zone. When no zone has room, the answer is the first zone's.
+func (s *Service) launchAnywhere(ctx context.Context, l *launch, token idem.Scope, print idem.Fingerprint) (compute.Reservation, error) {
+	out, err := s.launch(ctx, l, token, print)
+	if r := &l.request; r.Subnet != "" || r.Zone != "" || r.PrivateIP.IsValid() {
+		return out, err
+	}
+	var full *compute.CapacityError
+	if !errors.As(err, &full) {
+		return out, err
+	}
+	for _, zone := range s.view.zones(s.links.up) {
+		if zone == l.network.Subnet.Zone {
+			continue
+		}
+		there := *l
+		there.request.Zone = zone
+		var missing *vpc.NotFoundError
+		if err := s.prepare(ctx, &there, false); errors.As(err, &missing) && missing.Kind == vpc.KindDefaultSubnet {
+			continue
+		} else if err != nil {
+			return out, err
+		}
+		other, otherErr := s.launch(ctx, &there, token, print)
+		if !errors.As(otherErr, new(*compute.CapacityError)) {
+			return other, otherErr
+		}
+	}
+	return out, err
 }
 
 // launch chooses hosts and commits. When the truth had less room than the view, it looks once more at a view that has

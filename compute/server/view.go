@@ -218,6 +218,20 @@ func (v *view) releasing(h ids.Host, a computerows.Applied) []ids.Instance {
 	return out
 }
 
+// zones lists the zones that have a host which usable allows.
+func (v *view) zones(usable func(ids.Host) bool) []string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var out []string
+	for id, h := range v.hosts {
+		if h.row != nil && !h.row.Draining && usable(id) {
+			out = append(out, h.row.Info.Zone)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // candidates lists the hosts of a zone that usable allows, as the chooser sees them.
 func (v *view) candidates(zone string, usable func(ids.Host) bool) []place.Host {
 	v.mu.RLock()

@@ -77,6 +77,9 @@ func TestDefaults(t *testing.T) {
 	}
 	d.refused(errs.InvalidGroupNotFound, "RunInstances", append(run, "SecurityGroup.1", "nobody")...)
 	d.refused(errs.DryRunOperation, "RunInstances", append(run, "DryRun", "true")...)
+	for _, dry := range []string{"true", "false"} {
+		d.refused(errs.InvalidParameterValue, "RunInstances", append(run, "Placement.AvailabilityZone", "mars-1a", "DryRun", dry)...)
+	}
 }
 
 // TestTags creates, overwrites, finds and deletes tags of several kinds of resources.

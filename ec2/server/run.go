@@ -37,6 +37,9 @@ func (a *api) RunInstances(ctx context.Context, in *ec2gen.RunInstancesInput) (*
 			return nil, err
 		}
 	}
+	if err := a.checkZone(ctx, r.Zone); err != nil {
+		return nil, err
+	}
 	if dryRun(ctx) != nil {
 		return nil, orDryRun(a.launchable(ctx, r))
 	}
@@ -297,9 +300,17 @@ func (a *api) launchable(ctx context.Context, r compute.RunRequest) error {
 	if len(r.Groups) > 0 && slices.ContainsFunc(groups, func(g vpc.SecurityGroup) bool { return g.VPC != network }) {
 		return errs.New(errs.InvalidParameter, "A security group of the request is not in the network %s of its subnet", network)
 	}
+	return nil
+}
+
+// checkZone refuses a zone that this cloud has not. That a subnet is in another one is the launch's to find.
+func (a *api) checkZone(ctx context.Context, zone string) error {
+	if zone == "" {
+		return nil
+	}
 	zones, err := a.zones(ctx)
-	if _, known := zones.ids[r.Zone]; err == nil && r.Zone != "" && !known {
-		return errs.Invalid("Placement.AvailabilityZone", r.Zone, "Use DescribeAvailabilityZones to see the zones.")
+	if _, known := zones.ids[zone]; err == nil && !known {
+		return errs.Invalid("Placement.AvailabilityZone", zone, "Use DescribeAvailabilityZones to see the zones.")
 	}
 	return err
 }

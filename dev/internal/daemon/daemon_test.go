@@ -13,6 +13,19 @@ func testDir(t *testing.T) Dir {
 	return Dir{Run: filepath.Join(base, "run"), Log: filepath.Join(base, "log")}
 }
 
+// awaitLog waits until a daemon has written a word.
+func awaitLog(t *testing.T, rec Record, word string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if raw, err := os.ReadFile(rec.Log); err == nil && strings.Contains(string(raw), word) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never wrote %q", rec.Name, word)
+		}
+	}
+}
+
 func TestStartTwiceStopTwice(t *testing.T) {
 	d := testDir(t)
 	spec := Spec{Name: "sleeper", Path: "/bin/sh", Args: []string{"-c", "echo begun; exec sleep 600"}}
@@ -20,6 +33,7 @@ func TestStartTwiceStopTwice(t *testing.T) {
 	if err != nil || !started {
 		t.Fatalf("Start: %v, started %v", err, started)
 	}
+	awaitLog(t, first, "begun")
 	again, started, err := d.Start(spec)
 	if err != nil || started || again.PID != first.PID {
 		t.Fatalf("second Start: %+v, started %v, %v", again, started, err)
@@ -32,10 +46,6 @@ func TestStartTwiceStopTwice(t *testing.T) {
 	if first.Running() {
 		t.Fatal("still running after Stop")
 	}
-	log, err := os.ReadFile(first.Log)
-	if err != nil || !strings.Contains(string(log), "begun") {
-		t.Errorf("log %q, %v", log, err)
-	}
 	if recs, _ := d.List(); len(recs) != 0 {
 		t.Errorf("records left: %v", recs)
 	}
@@ -47,14 +57,7 @@ func TestStopKillsTheDeaf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if raw, _ := os.ReadFile(rec.Log); len(raw) > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the daemon never began")
-		}
-	}
+	awaitLog(t, rec, "deaf")
 	if err := d.Stop("deaf", 50*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}

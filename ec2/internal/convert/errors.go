@@ -109,6 +109,7 @@ var mappings = []mapping{
 	on(computeRequest),
 
 	is(image.ErrBehind, errs.ServiceUnavailable),
+	is(image.ErrNoContent, errs.InternalError), // hosts ask for content, tenants never do
 	on(func(e *image.NotFoundError) *errs.Error {
 		return errs.New(errs.InvalidAMIIDNotFound, "%s", message(e))
 	}),

@@ -98,6 +98,7 @@ var samples = []struct {
 	{"compute.RequestError", &compute.RequestError{Parameter: "BlockDeviceMapping.Ebs.VolumeSize", Reason: "too small"}, errs.InvalidBlockDeviceMapping},
 
 	{"image.ErrBehind", image.ErrBehind, errs.ServiceUnavailable},
+	{"image.ErrNoContent", image.ErrNoContent, errs.InternalError},
 	{"image.NotFoundError", &image.NotFoundError{IDs: []ids.Image{"ami-" + someID}}, errs.InvalidAMIIDNotFound},
 	{"image.InvalidError", &image.InvalidError{Field: "Name"}, errs.InvalidParameterValue},
 

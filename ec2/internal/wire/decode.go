@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -27,11 +28,22 @@ func (n *Node) String(name string) *string {
 	if !ok {
 		return nil
 	}
-	if !utf8.ValidString(c.value) {
-		n.request.fail(errs.Invalid(c.path, "...", "It is not valid UTF-8."))
+	if !isText(c.value) {
+		n.request.fail(errs.Invalid(c.path, "...", notText))
 		return nil
 	}
 	return &c.value
+}
+
+const notText = "It is not text: it must be UTF-8 without control characters other than tab and line breaks."
+
+// isText holds for what an answer can give back as it came: UTF-8 of characters that XML 1.0 can carry. What it cannot
+// would be stored as one thing, a tag's key say, and shown as another.
+func isText(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool { return r != '\r' && r != '\t' && r != '\n' && !isXML(r) })
 }
 
 // Bool reads a parameter that is true or false.
@@ -191,8 +203,8 @@ func (n *Node) Strings(name string, max int) []string {
 	}
 	list := make([]string, len(items))
 	for i, item := range items {
-		if !item.leaf() || !utf8.ValidString(item.value) {
-			n.request.fail(errs.Invalid(item.path, "...", "It must be a text."))
+		if !item.leaf() || !isText(item.value) {
+			n.request.fail(errs.Invalid(item.path, "...", notText))
 			return nil
 		}
 		list[i] = item.value

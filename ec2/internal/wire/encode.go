@@ -245,8 +245,11 @@ func appendRune(dst []byte, r rune, size int) []byte {
 	case '\r':
 		return append(dst, "&#13;"...)
 	}
-	if r < ' ' || r == 0xFFFE || r == 0xFFFF || (r == utf8.RuneError && size == 1) {
+	if !isXML(r) || (r == utf8.RuneError && size == 1) {
 		r = utf8.RuneError
 	}
 	return utf8.AppendRune(dst, r)
 }
+
+// isXML holds for the characters beyond tab and line breaks that XML 1.0 can carry.
+func isXML(r rune) bool { return r >= ' ' && r != 0xFFFE && r != 0xFFFF }

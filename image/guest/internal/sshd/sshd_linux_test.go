@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +117,10 @@ func TestExec(t *testing.T) {
 
 // TestSessionEndsWithItsConnection: a program that waits for ever must not outlive its client.
 func TestSessionEndsWithItsConnection(t *testing.T) {
+	// Under nohup the signal is ignored, and a shell cannot trap what was ignored when it began.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	dial, known := start(t)
 	client, err := dial("someone", known)
 	if err != nil {
