@@ -327,7 +327,7 @@ func TestStreams(t *testing.T) {
 	if _, err := stream.Open(o.ctx, dial, stream.Request{Kind: stream.Dial, Instance: i.ID, Port: 22}); err == nil || !strings.Contains(err.Error(), "only a running one") {
 		t.Errorf("a stream to a stopped instance: %v", err)
 	}
-	if log := o.log.String(); strings.Count(log, "operation=OpenStream") != 3 || !strings.Contains(log, "port=22") {
+	if log := o.log.String(); strings.Count(log, "action=OpenStream") != 3 || !strings.Contains(log, "port=22") {
 		t.Errorf("audit log: %s", log)
 	}
 }
