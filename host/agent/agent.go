@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,9 +56,9 @@ type agent struct {
 	desired  *snapshot
 	last     uint64 // number of the newest snapshot
 	workers  map[ids.Instance]*worker
-	network  uint64                        // number of the newest snapshot that the network was given
-	marks    map[dispatch.SectionID]uint64 // acknowledged
-	adopting int                           // workers that have not looked for the first time
+	network  uint64                     // number of the newest snapshot that the network was given
+	acks     map[dispatch.SectionID]ack // last said
+	adopting int                        // workers that have not looked for the first time
 	running  sync.WaitGroup
 	ctx      context.Context
 	changed  chan struct{} // capacity 1: the network's state is to be applied
@@ -130,7 +128,7 @@ func newAgent(o Options) (*agent, error) {
 	}
 	return &agent{
 		o: o, driver: driver, images: images, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
-		workers: map[ids.Instance]*worker{}, marks: map[dispatch.SectionID]uint64{}, changed: make(chan struct{}, 1),
+		workers: map[ids.Instance]*worker{}, acks: map[dispatch.SectionID]ack{}, changed: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -216,9 +214,6 @@ func (a *agent) addWorker(id ids.Instance, adopting bool) {
 		agent: a, id: id, dir: filepath.Join(a.o.StateDir, guestsFolder, string(id)), wake: make(chan struct{}, 1),
 		log: a.o.Log.With("instance", id), adopting: adopting,
 	}
-	if a.desired != nil && !adopting {
-		w.settled = a.desired.number - 1
-	}
 	a.workers[id] = w
 	a.running.Go(func() { w.run(a.ctx) })
 }
@@ -275,45 +270,6 @@ func (a *agent) applyNetwork(ctx context.Context) (retry <-chan time.Time) {
 	a.mu.Unlock()
 	a.acknowledge()
 	return retry
-}
-
-// acknowledge reports what is applied. The host's own sections wait for every worker: an address may be given to another
-// guest after this, so its last guest must be gone.
-func (a *agent) acknowledge() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.desired
-	if s == nil || a.o.Network != nil && a.network < s.number {
-		return
-	}
-	own := dispatch.SectionID{Doc: host.DocHost(a.o.ID), Section: host.SectionInstances}
-	failures := maps.Clone(s.failures)
-	settled := true
-	for id, w := range a.workers {
-		if w.settled < s.number {
-			settled = false
-		}
-		if w.failure != "" {
-			rev := s.seqs[own]
-			if item, found := s.instances[id]; found {
-				rev = item.rev
-			}
-			failed := dispatch.Failure{Key: string(id), Rev: rev, Reason: w.failure}
-			failures[host.SectionInstances] = append(slices.Clone(failures[host.SectionInstances]), failed)
-		}
-	}
-	for id, seq := range s.seqs {
-		mine := id.Doc == own.Doc
-		if mine && !settled || a.marks[id] == s.number {
-			continue
-		}
-		a.marks[id] = s.number
-		var failed []dispatch.Failure
-		if mine {
-			failed = failures[id.Section]
-		}
-		a.link.ReportApplied(id.Doc, id.Section, seq, failed)
-	}
 }
 
 // looked notes that a worker knows what its directory holds.

@@ -105,6 +105,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 		return err
 	}
 	w.named = true
+	w.holdPorts(item.Interfaces)
 	image, err := w.image(ctx, item)
 	if err != nil {
 		return &startError{host.CodeImage, err}
@@ -210,6 +211,7 @@ func (w *worker) remove(ctx context.Context) error {
 		return err
 	}
 	w.agent.users.give(w.record.UID)
+	w.holdPorts(nil)
 	w.named, w.record = false, record{}
 	return nil
 }

@@ -66,7 +66,7 @@ func TestRealMachine(t *testing.T) {
 		t.Errorf("started at %d, was %d: the machine was disturbed", s.StartedMs, started.StartedMs)
 	}
 	r.give(func() { r.put(own, host.SectionInstances, string(i.ID), nil) })
-	r.until("terminated", func() bool { return r.applied[own+"#instances"] == 2 })
+	r.until("terminated", func() bool { return r.free(1, 2, 0) })
 	if _, err := os.Stat(r.dir(i.ID)); err == nil {
 		t.Error("directory is left")
 	}

@@ -25,10 +25,12 @@ type worker struct {
 	wake  chan struct{} // capacity 1
 
 	// agent.mu guards these.
-	adopting bool   // has not looked yet since the start of the agent
-	settled  uint64 // newest snapshot that is done, or has failed for good
-	failure  string // why it has failed for good
-	shared   vm.VM  // machine, for streams
+	adopting bool            // has not looked yet since the start of the agent
+	settled  bool            // aim is done, or has failed for good
+	aim      aim             // what was last settled
+	failure  string          // why it has failed for good
+	ports    []ids.Interface // that it may hold open
+	shared   vm.VM           // machine, for streams
 
 	machine   vm.VM // nil when nothing was launched, or it is not held
 	record    record
@@ -121,6 +123,7 @@ func (w *worker) adopt(ctx context.Context) {
 		return
 	}
 	w.agent.users.take(w.record.UID)
+	w.holdPorts(w.record.Interfaces)
 	w.unknown = ""
 	machine, err := w.agent.driver.Adopt(ctx, w.dir)
 	switch {
@@ -151,6 +154,13 @@ func (w *worker) hold(machine vm.VM) {
 	w.agent.mu.Lock()
 	defer w.agent.mu.Unlock()
 	w.shared = machine
+}
+
+// holdPorts notes the interfaces that may have a port, before one is opened and after all are closed.
+func (w *worker) holdPorts(ports []ids.Interface) {
+	w.agent.mu.Lock()
+	defer w.agent.mu.Unlock()
+	w.ports = ports
 }
 
 // letGo releases the machine, which goes on.
@@ -212,15 +222,16 @@ var causes = map[vm.Cause]reconcile.Cause{
 
 // settle notes that a desired state is done.
 func (w *worker) settle(s *snapshot, d reconcile.Decision) {
-	w.agent.mu.Lock()
-	before := w.settled
-	w.settled = max(w.settled, s.number)
-	w.failure = ""
+	failure := ""
 	if d.Failed {
-		w.failure = d.Code + ": " + d.Reason
+		failure = d.Code + ": " + d.Reason
 	}
+	w.agent.mu.Lock()
+	aim := s.aim(w.id)
+	changed := !w.settled || w.aim != aim || w.failure != failure
+	w.settled, w.aim, w.failure = true, aim, failure
 	w.agent.mu.Unlock()
-	if before < s.number {
+	if changed {
 		w.agent.acknowledge()
 	}
 }
