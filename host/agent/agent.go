@@ -136,7 +136,7 @@ func newDriver(o Options) (vm.Driver, error) {
 	if o.Driver == DriverFake {
 		return fake.NewWorld(fake.Options{StartDelay: o.FakeStartDelay}).Driver(), nil
 	}
-	return qemu.New(qemu.Options{StateDir: o.StateDir, UID: o.UIDBase, Log: o.Log})
+	return qemu.New(qemu.Options{StateDir: o.StateDir, UID: o.UIDBase, Log: o.Log, Reached: o.reached})
 }
 
 // start adopts what is on disk and begins to work. stop waits for the workers to let go of their guests.

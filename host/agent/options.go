@@ -56,6 +56,8 @@ type Options struct {
 	ParallelStarts int
 	Version        string
 	Log            *slog.Logger
+
+	reached func(stage string) // for tests: called as a start gets to each stage, see also qemu.Options.Reached
 }
 
 // Validate reports what is missing or contradictory.
@@ -98,6 +100,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Driver == "" {
 		o.Driver = DriverQEMU
+	}
+	if o.reached == nil {
+		o.reached = func(string) {}
 	}
 	if o.ParallelStarts <= 0 {
 		o.ParallelStarts = max(2, runtime.NumCPU()/2)

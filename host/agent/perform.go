@@ -105,6 +105,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 		return err
 	}
 	w.named = true
+	w.agent.o.reached("named")
 	w.holdPorts(item.Interfaces)
 	image, err := w.image(ctx, item)
 	if err != nil {
@@ -116,6 +117,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 	if err != nil {
 		return &startError{host.CodeNetwork, err}
 	}
+	w.agent.o.reached("ports")
 	spec := vm.Spec{
 		Dir: w.dir, ID: item.ID, Generation: item.Generation, VCPUs: item.VCPUs, MemoryMiB: item.MemoryMiB, Product: item.Type,
 		Disk: vm.Disk{Base: image, BaseFormat: "raw", SizeBytes: uint64(item.RootDiskGiB) << 30, Serial: diskSerial(item)},

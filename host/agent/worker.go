@@ -129,8 +129,8 @@ func (w *worker) adopt(ctx context.Context) {
 	switch {
 	case err == nil:
 		w.hold(machine)
-	case errors.Is(err, vm.ErrNoSpec) && !launched(w.dir):
-		w.log.Info("guest was never launched")
+	case errors.Is(err, vm.ErrNoSpec) && !launched(w.dir), errors.Is(err, vm.ErrNeverRan):
+		w.log.Info("guest never ran")
 	default:
 		w.log.Error("guest is not adopted", "err", err)
 		w.unknown = err.Error()

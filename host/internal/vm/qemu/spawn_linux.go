@@ -42,6 +42,7 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 		return nil, err
 	}
 	child := &process{handle, cmd}
+	o.Reached("spawned")
 	if handle.StartTime, err = vm.StartTime(p.PID); err == nil {
 		err = vm.WriteProcess(spec.Dir, handle.Process)
 	}
@@ -49,6 +50,7 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 		child.end()
 		return nil, err
 	}
+	o.Reached("recorded")
 	return child, nil
 }
 
