@@ -62,6 +62,10 @@ type agent struct {
 	running  sync.WaitGroup
 	ctx      context.Context
 	changed  chan struct{} // capacity 1: the network's state is to be applied
+
+	fenced       uint64          // epoch that the documents must be complete under before a guest starts; 0: none
+	starting     context.Context // of the starts under way; ended by a stand-down
+	cancelStarts context.CancelFunc
 }
 
 // Run is the agent's life. It returns when ctx ends, leaving the guests as they are, or when it cannot begin.
@@ -93,7 +97,7 @@ func Run(ctx context.Context, o Options) error {
 		Target: host.DocHost(o.ID), Cell: o.Cell, Dir: filepath.Join(o.StateDir, documentFolder), BootID: info.BootID,
 		Dial: o.dial(), Info: func() []byte { return host.Encode(info) }, Handler: a,
 		Streams:        map[string]client.StreamHandler{host.StreamConsole: a.serveConsole, host.StreamDial: a.serveDial},
-		ActualSections: []string{host.SectionInstances},
+		ActualSections: []string{host.SectionInstances}, StandDown: a.standDown,
 		Connected: func(ctx context.Context, conn *rpc.Conn) error {
 			return o.Identity.Renew(ctx, conn, time.Now())
 		},
@@ -126,8 +130,13 @@ func newAgent(o Options) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	fenced, err := readFence(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	return &agent{
-		o: o, driver: driver, images: images, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
+		fenced: fenced,
+		o:      o, driver: driver, images: images, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
 		workers: map[ids.Instance]*worker{}, acks: map[dispatch.SectionID]ack{}, changed: make(chan struct{}, 1),
 	}, nil
 }
@@ -143,6 +152,7 @@ func newDriver(o Options) (vm.Driver, error) {
 func (a *agent) start(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	a.ctx = ctx
+	a.renewStarts()
 	found := a.directories()
 	a.mu.Lock()
 	a.adopting = len(found)
@@ -186,9 +196,6 @@ func (a *agent) directories() []ids.Instance {
 	return found
 }
 
-// Desired implements client.Handler.
-func (a *agent) Desired(d client.Desired) { a.take(d) }
-
 // take makes a newer desired state current and wakes everybody.
 func (a *agent) take(d documents) {
 	a.mu.Lock()
@@ -197,10 +204,11 @@ func (a *agent) take(d documents) {
 	s := decode(d, a.o.ID, a.last)
 	a.desired = s
 	a.showGuests(s)
-	for id := range s.instances {
+	for id, item := range s.instances {
 		if a.workers[id] == nil {
 			a.addWorker(id, false)
 		}
+		a.workers[id].mayHold(item.Interfaces)
 	}
 	for _, w := range a.workers {
 		w.look()
@@ -218,11 +226,25 @@ func (a *agent) addWorker(id ids.Instance, adopting bool) {
 	a.running.Go(func() { w.run(a.ctx) })
 }
 
-// current is the newest desired state, or nil before the first.
-func (a *agent) current() (s *snapshot, networked bool) {
+// renewStarts makes starts possible. The caller holds a.mu, or nothing runs yet.
+func (a *agent) renewStarts() { a.starting, a.cancelStarts = context.WithCancel(a.ctx) }
+
+// mayStart is the context of a start, which a stand-down ends, or errStoodDown.
+func (a *agent) mayStart() (context.Context, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.desired, a.desired != nil && (a.o.Network == nil || a.network >= a.desired.number)
+	if a.fenced != 0 {
+		return nil, errStoodDown
+	}
+	return a.starting, nil
+}
+
+// current is the newest desired state, or nil before the first. ready says whether guests may be started from it: its
+// network is programmed, and the host does not stand down.
+func (a *agent) current() (s *snapshot, ready bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.desired, a.desired != nil && a.fenced == 0 && (a.o.Network == nil || a.network >= a.desired.number)
 }
 
 // keepNetwork gives the data path each newer state. What it could not do is tried again: the data path fails closed, so
@@ -274,15 +296,22 @@ func (a *agent) applyNetwork(ctx context.Context) (retry <-chan time.Time) {
 
 // looked notes that a worker knows what its directory holds.
 func (a *agent) looked(w *worker) {
+	if a.adoptedAll(w) {
+		a.link.ReadyActual(host.SectionInstances)
+		a.acknowledge() // the ports that are held are known now
+	}
+}
+
+// adoptedAll notes that a worker has looked, and says whether it was the last.
+func (a *agent) adoptedAll(w *worker) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !w.adopting {
-		return
+		return false
 	}
 	w.adopting = false
-	if a.adopting--; a.adopting == 0 {
-		a.link.ReadyActual(host.SectionInstances)
-	}
+	a.adopting--
+	return a.adopting == 0
 }
 
 // finish ends a worker that has nothing left to hold, unless it is wanted again meanwhile.

@@ -75,8 +75,8 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 		w.attempts, w.pressedAt, w.lastPress = 0, time.Time{}, time.Time{}
 		return nil
 	}
-	if ctx.Err() != nil {
-		return err
+	if _, fenced := w.agent.mayStart(); ctx.Err() != nil || fenced != nil {
+		return err // that is not the guest's fault
 	}
 	if w.attempted != item.Generation {
 		w.attempted, w.attempts = item.Generation, 0
@@ -133,6 +133,10 @@ func (w *worker) boot(ctx context.Context, spec vm.Spec) error {
 		defer func() { <-w.agent.starts }()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	ctx, err := w.agent.mayStart() // once it has the place: a stand-down waits for all of them
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

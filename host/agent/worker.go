@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,8 +59,8 @@ func (w *worker) run(ctx context.Context) {
 		if w.unknown != "" {
 			w.adopt(ctx) // a person may have put it right
 		}
-		s, networked := w.agent.current()
-		d := w.decide(s, networked)
+		s, ready := w.agent.current()
+		d := w.decide(s, ready)
 		if d.State != host.VMStopping {
 			w.pressedAt, w.lastPress = time.Time{}, time.Time{} // a later power-off has its own patience
 		}
@@ -156,6 +157,15 @@ func (w *worker) hold(machine vm.VM) {
 	w.shared = machine
 }
 
+// mayHold adds interfaces that a start from here on may open ports for. The caller holds agent.mu.
+func (w *worker) mayHold(ports []ids.Interface) {
+	for _, id := range ports {
+		if !slices.Contains(w.ports, id) {
+			w.ports = append(slices.Clip(w.ports), id)
+		}
+	}
+}
+
 // holdPorts notes the interfaces that may have a port, before one is opened and after all are closed.
 func (w *worker) holdPorts(ports []ids.Interface) {
 	w.agent.mu.Lock()
@@ -183,17 +193,17 @@ func (w *worker) hasEnded() bool {
 	}
 }
 
-func (w *worker) decide(s *snapshot, networked bool) reconcile.Decision {
-	return reconcile.Decide(w.want(s, networked), w.have(), time.Now())
+func (w *worker) decide(s *snapshot, ready bool) reconcile.Decision {
+	return reconcile.Decide(w.want(s, ready), w.have(), time.Now())
 }
 
-func (w *worker) want(s *snapshot, networked bool) reconcile.Want {
+func (w *worker) want(s *snapshot, ready bool) reconcile.Want {
 	if s == nil {
 		return reconcile.Want{}
 	}
 	item, present := s.instances[w.id]
 	want := reconcile.Want{Known: s.known, Present: present, Unsure: !present && s.unsure[w.id], Instance: item.Instance, Invalid: item.invalid}
-	want.Ready = networked && (w.agent.o.Network == nil || s.missingInterface(&item.Instance) == "")
+	want.Ready = ready && (w.agent.o.Network == nil || s.missingInterface(&item.Instance) == "")
 	return want
 }
 
