@@ -165,6 +165,7 @@ func (a *agent) start(ctx context.Context) (stop func()) {
 		a.link.ReadyActual(host.SectionInstances)
 	}
 	a.running.Go(func() { a.keepNetwork(ctx) })
+	a.running.Go(func() { a.keepImages(ctx) })
 	return func() {
 		cancel()
 		a.running.Wait()

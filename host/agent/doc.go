@@ -13,7 +13,7 @@
 //   - Nothing is ended because it is unknown. See reconcile.Decide.
 //   - What must be done at most once (a reboot) is recorded on disk before it is done.
 //
-// Deliberately absent: knowledge of accounts, quotas and the API; the choice of hosts; removal of images.
+// Deliberately absent: knowledge of accounts, quotas and the API; the choice of hosts.
 //
 // Start at Run in agent.go; a guest's life is in worker.go.
 package agent

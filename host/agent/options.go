@@ -33,7 +33,10 @@ type Options struct {
 	ImageDir string
 	// ImageSource is a directory to take absent images from; "" for none. FetchImage, if set, is asked instead.
 	ImageSource string
-	FetchImage  imagecache.Fetch
+	// ImageUnusedFor is how long an image is kept that no guest or kept disk of the host needs; default 24 h, negative is
+	// for ever.
+	ImageUnusedFor time.Duration
+	FetchImage     imagecache.Fetch
 
 	ServerAddrs []string // host:port of the host link; none means that the agent works from disk alone
 	Identity    *enroll.Identity
@@ -82,6 +85,9 @@ func (o Options) Validate() error {
 	if o.UIDBase != 0 && (os.Geteuid() != 0 || o.UIDCount < 1) {
 		errs = append(errs, errors.New("users of their own for guests need root and a count"))
 	}
+	if o.ImageUnusedFor > 0 && o.ImageUnusedFor < minImageUnused {
+		errs = append(errs, fmt.Errorf("images unused for %v: want at least %v, or a negative time to keep them", o.ImageUnusedFor, minImageUnused))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("validate agent options: %w", err)
 	}
@@ -97,6 +103,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FetchImage == nil && o.ImageSource != "" {
 		o.FetchImage = imagecache.FromDirectory(o.ImageSource)
+	}
+	if o.ImageUnusedFor == 0 {
+		o.ImageUnusedFor = 24 * time.Hour
 	}
 	if o.Driver == "" {
 		o.Driver = DriverQEMU

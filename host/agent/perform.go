@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nimbrel/nimbrel/host"
@@ -155,7 +156,11 @@ func (w *worker) image(ctx context.Context, item *host.Instance) (string, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
 	defer cancel()
-	return w.agent.images.Ensure(ctx, item.ImageSHA256, item.ImageBytes)
+	path, err := w.agent.images.Ensure(ctx, item.ImageSHA256, item.ImageBytes)
+	if err != nil {
+		return "", err
+	}
+	return path, w.agent.images.Pin(item.ImageSHA256, filepath.Join(w.dir, baseFile))
 }
 
 // diskSerial is the volume's id without its hyphen, as EC2 shows it, cut to what the device holds.

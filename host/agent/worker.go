@@ -130,6 +130,7 @@ func (w *worker) adopt(ctx context.Context) {
 	switch {
 	case err == nil:
 		w.hold(machine)
+		w.pinImage()
 	case errors.Is(err, vm.ErrNoSpec) && !launched(w.dir), errors.Is(err, vm.ErrNeverRan):
 		w.log.Info("guest never ran")
 	default:

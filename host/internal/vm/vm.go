@@ -96,7 +96,6 @@ type Capabilities struct {
 	CPUModel    string // the model that guests see
 	Version     string // of the hypervisor
 	Simulated   bool   // no guest really runs
-	OverheadMiB int    // memory that a guest costs beyond its own
 	Degraded    []string
 }
 

@@ -60,7 +60,7 @@ func (w *World) Driver() *Driver { return &Driver{w} }
 
 // Probe implements vm.Driver.
 func (d *Driver) Probe(context.Context) (vm.Capabilities, error) {
-	return vm.Capabilities{Accelerator: "fake", Reason: "simulated: no guest really runs", CPUModel: "none", Version: "fake", Simulated: true, OverheadMiB: 160}, nil
+	return vm.Capabilities{Accelerator: "fake", Reason: "simulated: no guest really runs", CPUModel: "none", Version: "fake", Simulated: true}, nil
 }
 
 // Start implements vm.Driver.

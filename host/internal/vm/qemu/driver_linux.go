@@ -247,7 +247,7 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 	if _, ended := vm.ReadExit(dir, spec.Generation); errors.Is(err, vm.ErrNeverRan) && ended {
 		err = vm.ErrGone // its process's record was lost
 	}
-	groups, _ := findCgroups() // for removing what an earlier agent made
+	groups, _ := findCgroups() // Probe says why there are none
 	m := newMachine(d.options.Log, spec, handle, groups, lock)
 	switch {
 	case errors.Is(err, vm.ErrGone):
@@ -259,6 +259,10 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 	case err != nil:
 		lock.Close()
 		return nil, err
+	}
+	// Again: the agent that spawned it may have died before.
+	if err := groups.confine(spec, handle.PID); err != nil {
+		m.log.Warn("guest runs without limits", "instance", spec.ID, "err", err)
 	}
 	go m.reap()
 	m.resume(ctx)
