@@ -93,6 +93,25 @@ func TestTerminateUnreachableThenFill(t *testing.T) {
 	}
 }
 
+// TestRenamedHost: a host that comes back under another name is the same one, with what it holds.
+func TestRenamedHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.running(1)[0]
+	before := w.left(hostID(0))
+	info := computetest.Info(0, before.Zone)
+	info.ID, info.Name, info.VCPUs, info.MemoryMiB, info.DiskGiB = before.ID, "renamed", before.VCPUs, before.MemoryMiB, before.DiskGiB
+	w.Fleet.AddHost(info)
+	w.until("the name is known", func() bool { return w.left(hostID(0)).Name == "renamed" })
+	hosts, err := w.Compute().Hosts(w.ctx)
+	if err != nil || len(hosts) != 1 {
+		t.Fatalf("%d hosts, %v; want the one", len(hosts), err)
+	}
+	if after := hosts[0]; after.LeftVCPUs != before.LeftVCPUs || after.Instances != 1 || w.get(id).State != compute.Running {
+		t.Errorf("the renamed host is %+v, was %+v", after, before)
+	}
+}
+
 // TestFailedRemovalIsNotReleased: a host that acknowledges with a failure still holds the instance.
 func TestFailedRemovalIsNotReleased(t *testing.T) {
 	t.Parallel()

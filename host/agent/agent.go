@@ -74,10 +74,16 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o = o.withDefaults()
+	if err := preflight(o, os.Geteuid(), tunDevice); err != nil {
+		return fmt.Errorf("run agent %s: %w", o.ID, err)
+	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
 	lock, err := vm.Lock(o.StateDir) // two agents would fight over one host's guests
+	if errors.Is(err, vm.ErrLocked) {
+		return fmt.Errorf("run agent %s: another agent runs on this state directory: stop it first, or choose another --state-dir: %w", o.ID, err)
+	}
 	if err != nil {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
