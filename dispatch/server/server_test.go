@@ -462,6 +462,7 @@ func TestRaisedEpochStandsDown(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("never stood down")
 	}
+	eventually(t, "complete under the new epoch", func() bool { return a.Client.Desired().Epoch() == 2 })
 	c.put("host/h-1", "instances", "i-1", "two")
 	eventually(t, "works on under the new epoch", shows(a, "host/h-1", "instances", "i-1", "two"))
 }
