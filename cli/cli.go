@@ -38,9 +38,20 @@ type client struct {
 func Commands() []*cobra.Command {
 	c := &client{}
 	commands := []*cobra.Command{
-		c.status(), c.hosts(), c.instances(), c.operations(), c.accounts(), c.images(), c.check(), c.token(),
+		c.status(), c.hosts(), c.instances(), c.operations(), c.accounts(), c.check(), c.token(),
 		c.ssh(), c.console(), c.forward(), c.environment(), c.store(), c.doctor(),
 	}
+	return c.equip(commands)
+}
+
+// ImageCommands returns the commands on the cloud's images, to stand beside those on local files under `nimbrel image`.
+func ImageCommands() []*cobra.Command {
+	c := &client{}
+	return c.equip([]*cobra.Command{c.imageList(), c.imageImport()})
+}
+
+// equip gives commands the flags that they share.
+func (c *client) equip(commands []*cobra.Command) []*cobra.Command {
 	for _, cmd := range commands {
 		cmd.PersistentFlags().StringVar(&c.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`")
 		cmd.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")

@@ -26,15 +26,22 @@ func (c *client) doctor() *cobra.Command {
 			probes := examine()
 			rows := make([][]string, len(probes))
 			for i, p := range probes {
-				verdict := map[bool]string{true: "ok", false: "missing"}[p.OK]
-				if !p.OK && p.Fallback != "" {
-					verdict = "fallback"
+				rows[i] = []string{p.Name, "ok", p.Found, "", ""}
+				if !p.OK {
+					rows[i] = []string{p.Name, p.verdict(), p.Found, p.Fallback, p.Fix}
 				}
-				rows[i] = []string{p.Name, verdict, p.Found, p.Fallback, p.Fix}
 			}
 			return c.table(probes, "WHAT VERDICT FOUND INSTEAD FIX", rows)
 		},
 	}
+}
+
+// verdict of a thing that is not there.
+func (p probe) verdict() string {
+	if p.Fallback == "" {
+		return "missing"
+	}
+	return "fallback"
 }
 
 func examine() []probe {
@@ -71,7 +78,7 @@ func kvm() probe {
 		return probe{"kvm", false, err.Error(), emulation, "enable virtualization in the firmware, or nested virtualization"}
 	}
 	_ = f.Close()
-	return probe{"kvm", true, "/dev/kvm opens; the agent proves it with a test guest, else uses " + emulation, emulation, ""}
+	return probe{"kvm", true, "/dev/kvm opens; the agent proves it with a test guest, else uses " + emulation, "", ""}
 }
 
 func kernelAtLeast(major, minor int, fallback, fix string) probe {

@@ -43,6 +43,21 @@ func ValidateName(name string) error {
 	return nil
 }
 
+// ValidateStream checks what a stream is opened with: a name of 1 to MaxStreamName bytes as ValidateName wants them, and a
+// header of at most MaxStreamHeader bytes.
+func ValidateStream(name string, header []byte) error {
+	if err := ValidateName(name); err != nil {
+		return fmt.Errorf("check stream: %w", err)
+	}
+	if len(name) > MaxStreamName {
+		return fmt.Errorf("check stream %.64q: name has %d bytes, at most %d", name, len(name), MaxStreamName)
+	}
+	if len(header) > MaxStreamHeader {
+		return fmt.Errorf("check stream %q: header has %d bytes, at most %d", name, len(header), MaxStreamHeader)
+	}
+	return nil
+}
+
 // Item is one entry of a section as it travels and as it is kept on a target's disk.
 type Item struct {
 	Key     string `cbor:"1,keyasint"`
@@ -131,8 +146,8 @@ type Observer interface {
 // Errors that callers branch on.
 var (
 	ErrIdentityInUse  = errors.New("identity in use: another live session has this target's name; stop the other host or join again under another name")
-	ErrNotConnected   = errors.New("target has no session")
-	ErrUnknownStream  = errors.New("target does not serve a stream of this name")
+	ErrNotConnected   = errors.New("target has no session with the server")
+	ErrUnknownStream  = errors.New("the other end does not serve a stream of this name: is it older?")
 	ErrOtherCell      = errors.New("target belongs to another cell")
 	ErrProtocol       = errors.New("no common protocol version: upgrade the older end")
 	ErrTokenInvalid   = errors.New("join token is unknown, expired or used: create a new one")

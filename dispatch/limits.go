@@ -16,7 +16,7 @@ const (
 	MaxFailures      = 1024      // failures named in one acknowledgement
 	MaxFailureBytes  = 1024      // text of one failure or refusal
 	MaxInfoBytes     = 64 << 10  // what a target says about itself
-	MaxStreamName    = 64        // name of a stream that a target serves
+	MaxStreamName    = 64        // name of a stream
 	MaxStreamHeader  = 16 << 10  // header of such a stream
 	MaxTombstones    = 1024      // tombstones kept per section before the oldest are collected unacknowledged
 	HeartbeatPeriod  = 10 * time.Second

@@ -10,7 +10,7 @@ import (
 
 // Payload is a type that has an encoding on the host link.
 type Payload interface {
-	Instance | Interface | Mapping | Identity | Group | FleetHost | Info | InstanceStatus | ConsoleRequest | DialRequest
+	Instance | Interface | Mapping | Identity | Group | FleetHost | Info | InstanceStatus | ConsoleRequest | DialRequest | ImageRequest
 }
 
 var (

@@ -95,6 +95,7 @@ func TestGoldenBytes(t *testing.T) {
 	roundTrip[InstanceStatus](t, &lines)
 	roundTrip[ConsoleRequest](t, &lines)
 	roundTrip[DialRequest](t, &lines)
+	roundTrip[ImageRequest](t, &lines)
 	golden := filepath.Join("testdata", "golden.txt")
 	if *rewrite {
 		if err := os.WriteFile(golden, []byte(lines.String()), 0o644); err != nil {
@@ -225,17 +226,46 @@ func TestInterfaceValidate(t *testing.T) {
 	}
 }
 
+func TestImageRequestValidate(t *testing.T) {
+	const most = uint64(MaxRootDiskGiB) << 30
+	digest := strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		request ImageRequest
+		good    bool
+	}{
+		{ImageRequest{SHA256: digest, Bytes: 1}, true},
+		{ImageRequest{SHA256: digest, Offset: most - 1, Bytes: 1}, true},
+		{ImageRequest{SHA256: digest, Bytes: most}, true},
+		{ImageRequest{SHA256: digest}, false},
+		{ImageRequest{SHA256: digest, Bytes: most + 1}, false},
+		{ImageRequest{SHA256: digest, Offset: most, Bytes: 1}, false},
+		{ImageRequest{SHA256: digest, Offset: 1<<64 - 1, Bytes: 2}, false},
+		{ImageRequest{SHA256: "../" + digest[3:], Bytes: 1}, false},
+		{ImageRequest{SHA256: strings.ToUpper(digest), Bytes: 1}, false},
+		{ImageRequest{Bytes: 1}, false},
+	} {
+		if err := c.request.Validate(); (err == nil) != c.good {
+			t.Errorf("%+v: %v", c.request, err)
+		}
+	}
+}
+
 // FuzzDecode holds that a host's input is either refused or stable: what was understood is written and read back alike.
 func FuzzDecode(f *testing.F) {
 	f.Add(Encode(filled[Instance]()))
 	f.Add(Encode(validInstance()))
 	f.Add(Encode(filled[Interface]()))
 	f.Add(Encode(filled[Group]()))
+	f.Add(Encode(filled[ImageRequest]()))
 	f.Add([]byte{0xbf, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		stable[Instance](t, b)
 		stable[Interface](t, b)
 		stable[Group](t, b)
+		stable[ImageRequest](t, b)
+		if v, err := Decode[ImageRequest](b); err == nil && v.Validate() == nil && strings.ContainsAny(v.SHA256, "./") {
+			t.Errorf("valid image request whose digest is a path: %q", v.SHA256)
+		}
 		if v, err := Decode[Instance](b); err == nil && v.Validate() == nil {
 			if strings.ContainsAny(string(v.ID)+v.ImageSHA256, "./") {
 				t.Errorf("valid instance whose id or digest is a path: %q, %q", v.ID, v.ImageSHA256)

@@ -22,7 +22,7 @@ const DocFleet = "fleet"
 // SectionHosts is the only section of DocFleet. Key: host id, payload: FleetHost.
 const SectionHosts = "hosts"
 
-// Streams that a host serves. Their headers are ConsoleRequest and DialRequest.
+// Streams that a host serves. Their headers are ConsoleRequest and DialRequest. StreamImage goes the other way.
 const (
 	StreamConsole = "console"
 	StreamDial    = "dial"

@@ -79,6 +79,9 @@ type Service interface {
 // ErrBehind: the in-memory view did not reach the store's version in time. Retry (503).
 var ErrBehind = errors.New("the image view is behind the store; retry")
 
+// ErrNoContent: no content of this digest is kept here.
+var ErrNoContent = errors.New("no image has this content")
+
 // NotFoundError names images that do not exist or that the account may not launch (InvalidAMIID.NotFound).
 type NotFoundError struct{ IDs []ids.Image }
 

@@ -81,7 +81,10 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 		KeyPairs: c.accounts, Tags: tags, Networks: c.networks, Images: c.images, Region: region, Env: surroundings, Log: log,
 	})
 	c.registerTags()
-	c.link = links.New(c.db, links.Options{Observer: c.compute, Authority: c.signer, Clock: surroundings.Clock, Log: log})
+	c.link = links.New(c.db, links.Options{
+		Observer: c.compute, Authority: c.signer, Streams: map[string]links.StreamHandler{host.StreamImage: serveImages(c.images)},
+		Clock: surroundings.Clock, Log: log,
+	})
 	c.compute.SetLink(c.link)
 	return c, nil
 }

@@ -51,7 +51,10 @@ func root() *cobra.Command {
 		Long:    "Nimbrel is a self-hosted cloud in one binary. Begin with `sudo nimbrel dev up`, then `eval \"$(nimbrel env)\"` and AWS's own tools.",
 		Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
-	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), imagetool.Command(), storetool.Command(), manCommand(cmd))
+	images := imagetool.Command()
+	images.Short = "Build, import and list images"
+	images.AddCommand(cli.ImageCommands()...)
+	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(), manCommand(cmd))
 	cmd.AddCommand(cli.Commands()...)
 	return cmd
 }

@@ -23,10 +23,6 @@ type Handler interface {
 	Desired(d Desired)
 }
 
-// StreamHandler serves a stream that the server opens. The stream is closed when it returns; an error tells the server
-// why. ctx ends with the connection.
-type StreamHandler func(ctx context.Context, stream net.Conn, header []byte) error
-
 // Options of a Client. Target, Dir, Dial and Handler are required; the zero value of each other field means the default
 // named.
 type Options struct {
@@ -63,8 +59,8 @@ func (o Options) Validate() error {
 		return errors.New("dispatch client: needs Dir, Dial and Handler")
 	}
 	for name := range o.Streams {
-		if name == "" || len(name) > dispatch.MaxStreamName {
-			return fmt.Errorf("dispatch client: stream name %q: want 1 to %d bytes", name, dispatch.MaxStreamName)
+		if err := dispatch.ValidateStream(name, nil); err != nil {
+			return fmt.Errorf("dispatch client: %w", err)
 		}
 	}
 	return nil
@@ -92,7 +88,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Client is a target's end. Its methods are safe for concurrent use and do not wait for the network.
+// Client is a target's end. Its methods are safe for concurrent use; none but OpenStream waits for the network.
 type Client struct {
 	o     Options
 	disk  *disk
@@ -102,6 +98,7 @@ type Client struct {
 	pending pending
 	desired Desired
 	status  Status
+	conn    *rpc.Conn     // of the session; nil without one
 	shown   chan struct{} // capacity 1: desired is newer than the handler knows
 
 	core *session.Client // of Run's goroutine alone
@@ -206,6 +203,13 @@ func (c *Client) note(connected bool, err error) {
 		c.status.Since = time.Now()
 	}
 	c.status.Connected, c.status.LastError = connected, err
+}
+
+// use makes conn the one that streams are opened on.
+func (c *Client) use(conn *rpc.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn = conn
 }
 
 // Status tells how the link is now.

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/internal/wire"
 	"github.com/nimbrel/nimbrel/dispatch/session"
 	"github.com/nimbrel/nimbrel/rpc"
@@ -45,6 +44,7 @@ func (c *Client) session(ctx context.Context) (worked bool, err error) {
 		return false, err
 	}
 	go c.lookAfter(ctx, conn) // ends with the connection
+	defer c.use(nil)
 	return c.loop(ctx, live{conn, stream})
 }
 
@@ -93,6 +93,7 @@ func (c *Client) loop(ctx context.Context, l live) (worked bool, err error) {
 			out = c.core.Receive(m)
 			if w, ok := m.(*session.Welcome); ok && w.Verdict == session.Resume {
 				worked = true
+				c.use(l.conn)
 				c.note(true, nil)
 				out.Send = append(out.Send, c.hear().Send...)
 			}
@@ -198,21 +199,4 @@ func (c *Client) publish() {
 	case c.shown <- struct{}{}:
 	default:
 	}
-}
-
-// streams serves what the server opens.
-type streams struct{ c *Client }
-
-func (streams) ServeRequest(context.Context, *rpc.Conn, uint32, []byte) ([]byte, error) {
-	return nil, &rpc.Error{Code: rpc.CodeUnknownMethod, Message: "a target serves streams only"}
-}
-
-func (streams) ServeOneway(*rpc.Conn, uint32, []byte) {}
-
-func (s streams) ServeStream(ctx context.Context, stream *rpc.Stream) error {
-	serve := s.c.o.Streams[stream.Name()]
-	if serve == nil || len(stream.Header()) > dispatch.MaxStreamHeader {
-		return rpc.ErrUnknownStream
-	}
-	return serve(ctx, stream, stream.Header())
 }

@@ -6,6 +6,7 @@
 //   - The documents in memory stand at one store version; whole transactions go in at once.
 //   - A target has one session. A second one with the same identity is refused while the first answers.
 //   - Calls of the observer about one target come one at a time.
+//   - A stream that a target opens is served beside its session or not at all, and only so many at once.
 //   - Heartbeats end here: only their absence, and what they disagree about, leaves.
 //
 // # Locks, in this order
@@ -17,5 +18,6 @@
 //
 // Admission before TLS and relays for a rack. Persistent marks: they come again with each session.
 //
-// Start with New in server.go; one session is in link.go, the store's side in follow.go.
+// Start with New in server.go; one session is in link.go, the store's side in follow.go,
+// streams in both directions in streams.go.
 package server

@@ -56,7 +56,7 @@ func (peerHandler) ServeOneway(*rpc.Conn, uint32, []byte) {}
 
 func (h peerHandler) ServeStream(ctx context.Context, stream *rpc.Stream) error {
 	if stream.Name() != wire.Stream {
-		return rpc.ErrUnknownStream
+		return h.s.serveOpened(ctx, stream)
 	}
 	name := stream.Conn().Peer().Name
 	if err := dispatch.ValidateName(name); err != nil {

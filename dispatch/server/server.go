@@ -30,10 +30,13 @@ type Options struct {
 	// name it gives: for tests over loopback, and only with Plain set.
 	Authority *enroll.Authority
 	Plain     bool
+	// Streams are served to targets that have a session, by name. Nothing is served by default.
+	Streams map[string]StreamHandler
 
-	Clock      env.Clock // the machine's
-	Log        *slog.Logger
-	MaxTargets int // sessions at once; 16384
+	Clock            env.Clock // the machine's
+	Log              *slog.Logger
+	MaxTargets       int // sessions at once; 16384
+	MaxTargetStreams int // of Streams that one target has open at once, beyond which it is refused; 16
 
 	SuspectAfter time.Duration // dispatch.SuspectAfter
 	DeadAfter    time.Duration // dispatch.DeadAfter
@@ -50,6 +53,9 @@ func (o Options) Validate() error {
 	if o.Authority != nil && o.Plain {
 		return errors.New("dispatch server: has an authority and is told to go without")
 	}
+	if err := validateStreams(o.Streams); err != nil {
+		return fmt.Errorf("dispatch server: %w", err)
+	}
 	return nil
 }
 
@@ -65,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxTargets <= 0 {
 		o.MaxTargets = 16384
+	}
+	if o.MaxTargetStreams <= 0 {
+		o.MaxTargetStreams = 16
 	}
 	for field, value := range map[*time.Duration]time.Duration{
 		&o.SuspectAfter: dispatch.SuspectAfter, &o.DeadAfter: dispatch.DeadAfter, &o.ResendPeriod: dispatch.ResendPeriod,
@@ -96,6 +105,8 @@ type Server struct {
 	interest   map[string]map[*link]struct{} // by document
 	conns      map[*rpc.Conn]struct{}
 	closing    bool
+
+	handlers sync.WaitGroup // of Options.Streams
 }
 
 // target is what is remembered of a target while this server runs.
@@ -105,6 +116,7 @@ type target struct {
 
 	// Under Server.mu:
 	live      *link
+	streams   int // being served to it
 	liveness  dispatch.Liveness
 	since     time.Time
 	lastHeard time.Time
@@ -143,7 +155,8 @@ func (s *Server) Run(ctx context.Context) error {
 // handshakes bounds the connections that have not said who they are.
 const handshakes = 128
 
-// Serve accepts targets until ctx ends, then closes their connections. It waits for Ready first.
+// Serve accepts targets until ctx ends, then closes their connections and waits for the handlers of their streams. It
+// waits for Ready first.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	select {
 	case <-s.ready:
@@ -152,6 +165,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var wg sync.WaitGroup
+	defer s.handlers.Wait()
 	defer wg.Wait()
 	defer s.closeAll()
 	limit := make(chan struct{}, handshakes)
@@ -315,31 +329,6 @@ func (s *Server) AppliedTopic(target, doc, section string) uint64 {
 		return 0
 	}
 	return t.marks()[dispatch.SectionID{Doc: doc, Section: section}].Applied
-}
-
-// OpenStream opens a stream that a target serves. The errors that name a cause are dispatch.ErrNotConnected and
-// dispatch.ErrUnknownStream.
-func (s *Server) OpenStream(ctx context.Context, target, name string, header []byte) (net.Conn, error) {
-	if name == "" || len(name) > dispatch.MaxStreamName || len(header) > dispatch.MaxStreamHeader {
-		return nil, fmt.Errorf("open stream %.64q to %s: name of %d bytes and header of %d, limits %d and %d", name, target, len(name), len(header), dispatch.MaxStreamName, dispatch.MaxStreamHeader)
-	}
-	s.mu.Lock()
-	var conn *rpc.Conn
-	if t := s.targets[target]; t != nil && t.live != nil {
-		conn = t.live.conn
-	}
-	s.mu.Unlock()
-	if conn == nil {
-		return nil, fmt.Errorf("open stream %q to %s: %w", name, target, dispatch.ErrNotConnected)
-	}
-	stream, err := conn.OpenStream(ctx, name, header)
-	if errors.Is(err, rpc.ErrUnknownStream) {
-		err = dispatch.ErrUnknownStream
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open stream %q to %s: %w", name, target, err)
-	}
-	return stream, nil
 }
 
 type nobody struct{}

@@ -12,6 +12,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/errs"
 	"github.com/nimbrel/nimbrel/ec2/server"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // slowZones is a compute whose Zones ends when it is told to.
@@ -137,4 +138,23 @@ func TestRules(t *testing.T) {
 	d.refused(errs.InvalidGroupNotFound, "AuthorizeSecurityGroupIngress", "GroupId", g, "IpPermissions.1.IpProtocol", "-1", "IpPermissions.1.Groups.1.GroupId", missing[ids.SecurityGroup]())
 	d.refused(errs.InvalidGroupNotFound, "AuthorizeSecurityGroupIngress", "GroupId", g, "IpPermissions.1.IpProtocol", "-1", "IpPermissions.1.Groups.1.GroupId", g, "IpPermissions.1.Groups.1.UserId", "123456789012")
 	d.refused(errs.UnsupportedOperation, "AuthorizeSecurityGroupIngress", "GroupId", g, "IpPermissions.1.IpProtocol", "-1", "IpPermissions.1.Ipv6Ranges.1.CidrIpv6", "::/0")
+}
+
+// blindVPC is a vpc that cannot describe interfaces.
+type blindVPC struct{ vpc.Service }
+
+func (blindVPC) DescribeInterfaces(context.Context, ids.Account, []ids.Interface, func(*vpc.Interface) bool) ([]vpc.Interface, error) {
+	return nil, vpc.ErrBehind
+}
+
+// TestLaunchIsToldWhateverElseFails holds that a launch that was made is answered as made.
+func TestLaunchIsToldWhateverElseFails(t *testing.T) {
+	d := openDoor(t, 1)
+	blind := *d
+	blind.url = d.serve(func(o *server.Options) { o.VPC = blindVPC{o.VPC} })
+	launched := blind.ok("RunInstances", "ImageId", string(d.Image), "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "SubnetId", string(d.Subnet))
+	d.ok("DescribeInstances", "InstanceId.1", launched.one("instanceId"))
+	if behind := blind.refused(errs.ServiceUnavailable, "DescribeInstances"); behind.status != http.StatusServiceUnavailable {
+		t.Errorf("status %d", behind.status)
+	}
 }

@@ -21,15 +21,24 @@ func (a *api) views(ctx context.Context, instances []*compute.Instance) ([]conve
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	names, err := a.groupNames(ctx)
+	wanted, groups := make(map[ids.Interface]bool, len(instances)), make(map[ids.SecurityGroup]bool)
+	note := func(list []ids.SecurityGroup) {
+		for _, id := range list {
+			groups[id] = true
+		}
+	}
+	for _, i := range instances {
+		wanted[i.Interface] = true
+		note(i.Groups)
+	}
+	found, err := a.VPC.DescribeInterfaces(ctx, caller(ctx), nil, func(i *vpc.Interface) bool { return wanted[i.ID] })
 	if err != nil {
 		return nil, err
 	}
-	wanted := make(map[ids.Interface]bool, len(instances))
-	for _, i := range instances {
-		wanted[i.Interface] = true
+	for _, i := range found {
+		note(i.Groups)
 	}
-	found, err := a.VPC.DescribeInterfaces(ctx, caller(ctx), nil, func(i *vpc.Interface) bool { return wanted[i.ID] })
+	names, err := a.groupNames(ctx, func(g *vpc.SecurityGroup) bool { return groups[g.ID] })
 	if err != nil {
 		return nil, err
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/nimbrel/nimbrel/vpc"
 )
 
-// groupNames reads the names of the account's groups.
-func (a *api) groupNames(ctx context.Context) (convert.GroupNames, error) {
-	groups, err := a.VPC.DescribeGroups(ctx, caller(ctx), nil, nil)
+// groupNames reads the names of the account's groups that match (nil: all).
+func (a *api) groupNames(ctx context.Context, match func(*vpc.SecurityGroup) bool) (convert.GroupNames, error) {
+	groups, err := a.VPC.DescribeGroups(ctx, caller(ctx), nil, match)
 	names := make(convert.GroupNames, len(groups))
 	for _, g := range groups {
 		names[g.ID] = g.Name
@@ -75,7 +75,7 @@ func addressOf(i *vpc.Interface) string {
 }
 
 func (a *api) DescribeNetworkInterfaces(ctx context.Context, in *ec2gen.DescribeNetworkInterfacesInput) (*ec2gen.DescribeNetworkInterfacesOutput, error) {
-	names, err := a.groupNames(ctx)
+	names, err := a.groupNames(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

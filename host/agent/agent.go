@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,12 +37,13 @@ const (
 	networkRetry = 2 * time.Second
 )
 
-// link is the part of client.Client that reports go to.
+// link is what the agent uses of client.Client.
 type link interface {
 	ReportApplied(doc, section string, seq uint64, failures []dispatch.Failure)
 	ReportActual(section, key string, payload []byte)
 	DeleteActual(section, key string)
 	ReadyActual(section string)
+	OpenStream(ctx context.Context, name string, header []byte) (net.Conn, error)
 }
 
 // agent is a running host.
@@ -91,17 +93,7 @@ func Run(ctx context.Context, o Options) error {
 	info := measure(o, found)
 	o.Log.Info("host", "id", o.ID, "accelerator", found.Accelerator, "reason", found.Reason, "degraded", found.Degraded,
 		"vcpus", info.VCPUs, "memoryMib", info.MemoryMiB, "diskGib", info.DiskGiB)
-	c := client.New(client.Options{
-		Target: host.DocHost(o.ID), Cell: o.Cell, Dir: filepath.Join(o.StateDir, documentFolder), BootID: info.BootID,
-		Dial: o.dial(), Info: func() []byte { return host.Encode(info) }, Handler: a,
-		Streams:        map[string]client.StreamHandler{host.StreamConsole: a.serveConsole, host.StreamDial: a.serveDial},
-		ActualSections: []string{host.SectionInstances},
-		Connected: func(ctx context.Context, conn *rpc.Conn) error {
-			return o.Identity.Renew(ctx, conn, time.Now())
-		},
-		Log: o.Log,
-	})
-	a.link = c
+	c := a.newLink(info)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	closeNetwork, err := a.openNetwork(ctx)
@@ -116,22 +108,49 @@ func Run(ctx context.Context, o Options) error {
 	return err
 }
 
+// newLink makes the host link that the agent lives by.
+func (a *agent) newLink(info host.Info) *client.Client {
+	c := client.New(client.Options{
+		Target: host.DocHost(a.o.ID), Cell: a.o.Cell, Dir: filepath.Join(a.o.StateDir, documentFolder), BootID: info.BootID,
+		Dial: a.o.dial(), Info: func() []byte { return host.Encode(info) }, Handler: a,
+		Streams:        map[string]client.StreamHandler{host.StreamConsole: a.serveConsole, host.StreamDial: a.serveDial},
+		ActualSections: []string{host.SectionInstances},
+		Connected: func(ctx context.Context, conn *rpc.Conn) error {
+			return a.o.Identity.Renew(ctx, conn, time.Now())
+		},
+		Log: a.o.Log,
+	})
+	a.link = c
+	return c
+}
+
 func newAgent(o Options) (*agent, error) {
 	if err := os.MkdirAll(filepath.Join(o.StateDir, guestsFolder), 0o700); err != nil {
-		return nil, err
-	}
-	images, err := imagecache.Open(o.ImageDir, o.FetchImage)
-	if err != nil {
 		return nil, err
 	}
 	driver, err := newDriver(o)
 	if err != nil {
 		return nil, err
 	}
-	return &agent{
-		o: o, driver: driver, images: images, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
+	a := &agent{
+		o: o, driver: driver, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
 		workers: map[ids.Instance]*worker{}, marks: map[dispatch.SectionID]uint64{}, changed: make(chan struct{}, 1),
-	}, nil
+	}
+	if a.images, err = imagecache.Open(o.ImageDir, a.imageSource()); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// imageSource is where absent images come from; nil is nowhere.
+func (a *agent) imageSource() imagecache.Fetch {
+	if a.o.FetchImage != nil || len(a.o.ServerAddrs) == 0 {
+		return a.o.FetchImage
+	}
+	open := func(ctx context.Context, name string, header []byte) (net.Conn, error) {
+		return a.link.OpenStream(ctx, name, header) // there is a link by the time that a guest needs its image
+	}
+	return newFetcher(open, a.o.Log).fetch
 }
 
 func newDriver(o Options) (vm.Driver, error) {

@@ -11,6 +11,8 @@
 //   - The order of a start: image, network state, port, machine. The order of an end: machine, port, directory,
 //     acknowledgement. So an address is not acknowledged as free while a guest could still use it.
 //   - Nothing is ended because it is unknown. See reconcile.Decide.
+//   - An image is fetched from the server over the host link unless this machine has it. A transfer that breaks goes on
+//     where it was; what came is used only when it has the image's digest (host/internal/imagecache).
 //   - What must be done at most once (a reboot) is recorded on disk before it is done.
 //
 // Deliberately absent: knowledge of accounts, quotas and the API; the choice of hosts; removal of images.

@@ -31,7 +31,8 @@ type Options struct {
 	StateDir string // guests, desired documents, verdicts; made with mode 0700 and held by one agent at a time
 	// ImageDir keeps base images by digest; default "images" in StateDir. Several hosts of a machine may share it.
 	ImageDir string
-	// ImageSource is a directory to take absent images from; "" for none. FetchImage, if set, is asked instead.
+	// ImageSource is a directory to take absent images from, and FetchImage, if set, is asked instead. With neither they
+	// are fetched from the server.
 	ImageSource string
 	FetchImage  imagecache.Fetch
 

@@ -14,8 +14,10 @@ import (
 
 const (
 	killTimeout  = 15 * time.Second
-	imageTimeout = 5 * time.Minute
 	startTimeout = time.Minute
+	// An image has imageTimeout, and a second for each imageRate bytes: a path slower than that is no path for images.
+	imageTimeout = 5 * time.Minute
+	imageRate    = 4 << 20
 )
 
 // perform does one step. What it did shows when the worker looks again.
@@ -146,7 +148,7 @@ func (w *worker) image(ctx context.Context, item *host.Instance) (string, error)
 	if w.agent.o.Driver == DriverFake {
 		return "/simulated/" + item.ImageSHA256, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
+	ctx, cancel := context.WithTimeout(ctx, imageTimeout+time.Duration(item.ImageBytes/imageRate)*time.Second)
 	defer cancel()
 	return w.agent.images.Ensure(ctx, item.ImageSHA256, item.ImageBytes)
 }

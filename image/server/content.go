@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/nimbrel/nimbrel/image"
 )
@@ -96,4 +98,29 @@ func zero(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// Open opens the content of a digest, for reading at any place, and tells its size. Content stays when its image is
+// deregistered: a host may still need it. The error is image.ErrNoContent when there is none.
+func (s *Service) Open(digest string) (content io.ReadSeekCloser, size uint64, err error) {
+	if !isDigest(digest) {
+		return nil, 0, fmt.Errorf("open image content: %.80q is no SHA-256 digest: %w", digest, image.ErrNoContent)
+	}
+	f, err := os.Open(filepath.Join(s.options.Dir, digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("open image content %s: %w", digest, image.ErrNoContent)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("open image content %s: %w", digest, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("open image content %s: %w", digest, errors.Join(err, f.Close()))
+	}
+	return f, uint64(info.Size()), nil
+}
+
+// isDigest says whether s names a file of the directory; nothing else may become part of a path.
+func isDigest(s string) bool {
+	return len(s) == hex.EncodedLen(sha256.Size) && strings.Trim(s, "0123456789abcdef") == ""
 }

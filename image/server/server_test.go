@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,5 +207,39 @@ func TestRefusals(t *testing.T) {
 	_, err := c.RegisterLocal(c.ctx, image.Registration{Path: filepath.Join(c.dir, "none"), Owner: owner, Name: "debian", Architecture: "x86_64"})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestOpenContent(t *testing.T) {
+	c := newCatalog(t)
+	path := c.source("a", "content", 2<<20)
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := c.register(path)
+	c.register(c.source("b", "replaced", 0)) // the first is deregistered, and may still be on its way to a host
+	content, size, err := c.Open(i.SHA256)
+	if err != nil || size != i.Bytes {
+		t.Fatalf("size %d, %v", size, err)
+	}
+	defer content.Close()
+	if _, err := content.Seek(1<<20, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(content); err != nil || !bytes.Equal(got, want[1<<20:]) {
+		t.Errorf("read %d bytes from the middle, %v", len(got), err)
+	}
+	secret := filepath.Join(filepath.Dir(c.options.Dir), "root.key")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, digest := range []string{"", "../root.key", strings.Repeat("0", 64), strings.ToUpper(i.SHA256), i.SHA256 + "/", "."} {
+		if content, _, err := c.Open(digest); !errors.Is(err, image.ErrNoContent) {
+			t.Errorf("%q: %v", digest, err)
+			if err == nil {
+				content.Close()
+			}
+		}
 	}
 }

@@ -174,7 +174,7 @@ func checkConfined(pkgs map[string]pkg) (problems []string) {
 		rel := strings.TrimPrefix(path, module)
 		for _, imp := range p.Imports {
 			for third, folders := range confined {
-				inside := slices.ContainsFunc(folders, func(f string) bool { return under(rel, f) }) || rel == "internal/deps"
+				inside := slices.ContainsFunc(folders, func(f string) bool { return under(rel, f) })
 				if (imp == third || strings.HasPrefix(imp, third+"/")) && !inside {
 					problems = append(problems, rel+" imports "+imp+", which only "+strings.Join(folders, ", ")+" may")
 				}

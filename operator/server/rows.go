@@ -25,34 +25,32 @@ var secrets = [][]byte{store.Prefix("account", "access-key"), store.Prefix("disp
 const redacted = `"not shown: this row holds a secret"`
 
 // formatKey writes a key so that no two keys look alike: a JSON list of its elements, where a byte string is an object
-// {"bytes":"<hex>"}; or 0x and hexadecimal for a key that is no list of elements.
+// {"bytes":"<hex>"}; or 0x and hexadecimal for a key that such a list would not give back.
 func formatKey(key []byte) string {
-	parts, err := tuple.Decode(key)
-	if err != nil {
-		return "0x" + hex.EncodeToString(key)
+	if parts, err := tuple.Decode(key); err == nil {
+		text := formatParts(parts)
+		if back, err := parseKey(text); err == nil && bytes.Equal(back, key) {
+			return text
+		}
 	}
+	return "0x" + hex.EncodeToString(key)
+}
+
+func formatParts(parts []any) string {
+	list := make([]any, len(parts))
 	for i, part := range parts {
+		list[i] = part
 		if b, ok := part.([]byte); ok {
-			parts[i] = map[string]string{"bytes": hex.EncodeToString(b)}
+			list[i] = map[string]string{"bytes": hex.EncodeToString(b)}
 		}
 	}
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(parts); err != nil || !exact(parts) {
-		return "0x" + hex.EncodeToString(key)
+	if err := encoder.Encode(list); err != nil {
+		return ""
 	}
 	return strings.TrimSpace(out.String())
-}
-
-// exact tells whether JSON keeps the elements as they are: texts that are not UTF-8 it does not.
-func exact(parts []any) bool {
-	for _, part := range parts {
-		if s, ok := part.(string); ok && strings.ToValidUTF8(s, "") != s {
-			return false
-		}
-	}
-	return true
 }
 
 // parseKey reads what formatKey wrote. For a person at a prompt, account/left/123456789012 is a list of texts too.
