@@ -161,11 +161,39 @@ func (s *Service) prepare(ctx context.Context, l *launch, again bool) (err error
 	if err != nil {
 		return err
 	}
+	if r.Subnet == "" && r.Zone == "" && !s.fits(l.network.Subnet.Zone, l.need) {
+		return s.prepareElsewhere(ctx, l, again)
+	}
 	if zone := l.network.Subnet.Zone; r.Zone != "" && r.Zone != zone {
 		return &compute.RequestError{Parameter: "Placement.AvailabilityZone", Value: r.Zone,
 			Reason: fmt.Sprintf("subnet %s is in zone %s", l.network.Subnet.ID, zone)}
 	}
 	return nil
+}
+
+// prepareElsewhere looks for a zone with room for a launch that names neither subnet nor zone. Without one the launch stays
+// where it is, and the commit says what is missing.
+func (s *Service) prepareElsewhere(ctx context.Context, l *launch, again bool) error {
+	for _, zone := range s.view.zones() {
+		if !s.fits(zone, l.need) {
+			continue
+		}
+		network, err := s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Zone: zone, Groups: l.request.Groups, Retry: again})
+		var none *vpc.NotFoundError
+		if errors.As(err, &none) && none.Kind == vpc.KindDefaultSubnet {
+			continue
+		}
+		if err == nil {
+			l.network = network
+		}
+		return err
+	}
+	return nil
+}
+
+// fits says whether a zone has a host for one such instance, as far as the view knows.
+func (s *Service) fits(zone string, need fit.Size) bool {
+	return len(place.New(s.view.candidates(zone, s.links.up), newRand()).Choose(need, 1)) > 0
 }
 
 // launch chooses hosts and commits. When the truth had less room than the view, it looks once more at a view that has

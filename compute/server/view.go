@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -216,6 +217,19 @@ func (v *view) releasing(h ids.Host, a computerows.Applied) []ids.Instance {
 		}
 	}
 	return out
+}
+
+// zones lists the zones that have hosts, sorted.
+func (v *view) zones() []string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	seen := map[string]bool{}
+	for _, h := range v.hosts {
+		if h.row != nil {
+			seen[h.row.Info.Zone] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // candidates lists the hosts of a zone that usable allows, as the chooser sees them.
