@@ -33,6 +33,9 @@ type UpOptions struct {
 
 // Up brings the cloud up, or what is missing of it, and returns when every host is connected.
 func (c *Cloud) Up(ctx context.Context, o UpOptions) error {
+	if err := o.Plan.Validate(); err != nil {
+		return err
+	}
 	if err := c.makeDir(); err != nil {
 		return err
 	}
