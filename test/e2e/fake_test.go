@@ -48,7 +48,7 @@ func TestFakeHelp(t *testing.T) {
 		if page := strings.ReplaceAll(name, " ", "-") + ".1\n"; !strings.HasPrefix(name, "nimbrel completion ") && !strings.Contains(string(written), page) {
 			t.Errorf("no manual page %s", page)
 		}
-		if _, group := subcommands(help); group {
+		if _, group := subcommands(help); group && !strings.Contains(help, "[flags]\n") {
 			continue
 		}
 		_, excused := withoutJSON[name]
@@ -98,6 +98,18 @@ func subcommands(help string) (names []string, group bool) {
 // TestFakeRefusals gives commands what they must refuse. The error says what to do instead.
 func TestFakeRefusals(t *testing.T) {
 	c := newCloud(t, claimPlace(t))
+	for args, want := range map[string]string{
+		"--fake --hosts 0": "1 to 256", "--fake --hosts 1000": "1 to 256", "--fake --hosts -1": "1 to 256", "--fake --zones 17": "1 to 16 zones",
+		"--hosts 0": "want 1 to", "--prefix toolong --hosts 999": "want 1 to",
+	} {
+		r := c.run(append([]string{"dev", "up"}, strings.Fields(args)...)...)
+		if r.status == 0 || !strings.Contains(r.stderr, want) || strings.Contains(r.stderr, "panic") {
+			t.Errorf("%v; want %q", r, want)
+		}
+		if left := leftovers(c.dir()); len(left) > 0 {
+			t.Errorf("dev up %s was refused and left %v", args, left)
+		}
+	}
 	c.up("--fake")
 	const instance = "i-0123456789abcdef0"
 	for _, test := range []struct {
@@ -105,10 +117,8 @@ func TestFakeRefusals(t *testing.T) {
 		want []string // each in the error
 	}{
 		{"nonsense", []string{"unknown command", "nonsense"}},
-		{"account", nil},
 		{"hosts --nonsense", []string{"--nonsense"}},
-		{"dev up --fake --hosts 0", []string{"hosts", "1 to"}},
-		{"dev up --fake --hosts 1000", []string{"1000", "1 to 256"}},
+		{"dev up --fake --hosts 3", []string{"2 hosts", "nimbrel dev down"}},
 		{"dev up --fake --hosts x", []string{"--hosts", "x"}},
 		{"dev up --fake --underlay here", []string{"--underlay", "such as"}},
 		{"dev up --fake --image /nonexistent", []string{"/nonexistent", "no such file"}},
@@ -130,18 +140,15 @@ func TestFakeRefusals(t *testing.T) {
 		{"forward " + instance + " 0", []string{"1 to 65535"}},
 		{"forward " + instance + " 65536", []string{"1 to 65535"}},
 		{"account create", []string{"1 arg"}},
-		{"account quota 123 vcpu 5", []string{"123"}},
+		{"account quota 123 vcpu 5", []string{"accountId", "12"}},
 		{"account quota 123456789012 vcpu x", []string{"number"}},
 		{"token --ttl -5s", []string{"ttl"}},
 		{"rows get nonsense", []string{"nonsense"}},
 		{"instances --socket /nonexistent/socket", []string{"/nonexistent/socket", "--socket"}},
-		{"store scan", []string{"--dir"}},
+		{"store scan", []string{"dir"}},
 		{"store scan --dir /nonexistent", []string{"/nonexistent"}},
 		{"image build", []string{"out"}},
 	} {
-		if test.want == nil {
-			continue
-		}
 		r := c.run(strings.Fields(test.args)...)
 		if r.status == 0 {
 			t.Errorf("accepted: %v", r)
