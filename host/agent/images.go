@@ -49,7 +49,7 @@ func (a *agent) trimImages(now time.Time) {
 		a.o.Log.Warn("images are not trimmed", "err", err)
 	}
 	if len(removed) > 0 {
-		a.o.Log.Info("unused images removed", "images", removed)
+		a.o.Log.Info("unused images removed", "image", removed)
 	}
 }
 

@@ -28,7 +28,7 @@ var keys = map[string]string{
 	"err":         "cause",
 	"generation":  "start of an instance that is spoken of",
 	"host":        "host id",
-	"image":       "image id or digest",
+	"image":       "image id or digest, or several",
 	"instance":    "instance id",
 	"interface":   "interface id",
 	"key":         "row key, quoted",
