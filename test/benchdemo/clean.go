@@ -19,7 +19,9 @@ const othersShown = 5
 // watch holds what the machine was before.
 type watch struct{ before inventory.Inventory }
 
-func watchMachine() watch { return watch{inventory.Take(inventory.Options{Programs: inventory.CloudPrograms()})} }
+func watchMachine() watch {
+	return watch{inventory.Take(inventory.Options{Programs: inventory.CloudPrograms()})}
+}
 
 // left says what came and stayed. What is not ours is mentioned and left to whoever made it.
 func (w watch) left(guests []string) error {
