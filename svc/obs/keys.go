@@ -28,7 +28,7 @@ var keys = map[string]string{
 	"err":         "cause",
 	"generation":  "start of an instance that is spoken of",
 	"host":        "host id",
-	"image":       "image id or digest, or several",
+	"image":       "image id or digest",
 	"instance":    "instance id",
 	"interface":   "interface id",
 	"key":         "row key, quoted",
