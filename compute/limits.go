@@ -1,6 +1,10 @@
 package compute
 
-import "time"
+import (
+	"time"
+
+	"github.com/nimbrel/nimbrel/host"
+)
 
 const (
 	// MaxPerRequest is the most instances one RunInstances may ask for.
@@ -16,7 +20,7 @@ const (
 	// MaxIDsPerRequest bounds the instances that one lifecycle request may name: all of them move in one transaction.
 	MaxIDsPerRequest = 80
 	// GuestOverheadMiB is what a guest costs its host beyond its own memory.
-	GuestOverheadMiB = 160
+	GuestOverheadMiB = host.GuestOverheadMiB
 	// ConsoleTailBytes is how much of the console ConsoleOutput returns, as in EC2.
 	ConsoleTailBytes = 64 << 10
 

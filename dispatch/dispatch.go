@@ -86,7 +86,8 @@ type Position struct {
 	Sum Checksum  `cbor:"3,keyasint"`
 }
 
-// Failure tells that a target could not apply an item; it keeps the last good version.
+// Failure tells that an item is not applied: the target could not, and keeps the last good version, or it is still at it,
+// and says so again (Retryable) or no more. An item that a section's acknowledgement covers and does not name is applied.
 type Failure struct {
 	Key       string `cbor:"1,keyasint"`
 	Rev       Rev    `cbor:"2,keyasint"`

@@ -42,6 +42,11 @@ func DocHostPrefix() string { return docHostPrefix }
 // DocVPC names the document of a VPC's mappings and policy.
 func DocVPC(id ids.VPC) string { return docVPCPrefix + string(id) }
 
+// GuestOverheadMiB is what a guest costs its host beyond its own memory: the emulator's text, translation buffer and
+// queues, measured at 80 to 110. Placement charges it with every instance; the host allows it. It is one constant, so that
+// a placement costs the same on every host that it may be moved to.
+const GuestOverheadMiB = 160
+
 // Limits of one item. They bound what a host must hold in memory; a writer refuses what exceeds them.
 const (
 	MaxInterfaces     = 8         // of an instance; this release attaches one

@@ -16,8 +16,7 @@ type Info struct {
 	AgentVersion string   `cbor:"10,keyasint,omitempty"`
 	Kernel       string   `cbor:"11,keyasint,omitempty"`
 	BootID       string   `cbor:"12,keyasint,omitempty"` // changes when the machine boots: its guests are gone then
-	// OverheadMiB is what a guest costs beyond its own memory. Placement charges it with every instance.
-	OverheadMiB int `cbor:"13,keyasint,omitempty"`
+	// Key 13 was an overhead of the host's own, which nothing read: see GuestOverheadMiB.
 }
 
 // VMState is what a guest is doing, as its host sees it.

@@ -17,18 +17,24 @@ generate() { find_go; as_builder go generate ./...; }
 
 lint() {
 	find_go
-	as_builder env GOOS=linux go vet ./...
-	as_builder env GOOS=darwin GOARCH=arm64 go vet ./...
-	as_builder env GOOS=linux GOARCH=arm64 go vet ./...
-	as_builder go -C tools run honnef.co/go/tools/cmd/staticcheck -C "$ROOT" ./...
+	local target
+	for target in linux/amd64 linux/arm64 darwin/arm64; do
+		say "go vet for $target"
+		as_builder env GOOS="${target%/*}" GOARCH="${target#*/}" go vet ./...
+	done
+	say "staticcheck"
+	as_builder mkdir -p build
+	as_builder go -C tools build -buildvcs=false -o "$ROOT/build/staticcheck" honnef.co/go/tools/cmd/staticcheck
+	as_builder build/staticcheck ./...
 }
 
 cross() {
 	find_go
 	local target
-	for target in linux/amd64 linux/arm64 darwin/arm64 darwin/amd64; do
+	as_builder mkdir -p build/cross
+	for target in linux/amd64 linux/arm64 darwin/arm64; do
 		say "building for $target"
-		as_builder env CGO_ENABLED=0 GOOS="${target%/*}" GOARCH="${target#*/}" go build -buildvcs=false -o /dev/null ./cmd/nimbrel
+		as_builder env CGO_ENABLED=0 GOOS="${target%/*}" GOARCH="${target#*/}" go build -buildvcs=false -o "build/cross/nimbrel-${target/\//-}" ./cmd/nimbrel
 	done
 }
 
@@ -38,7 +44,7 @@ fuzz() {
 	as_builder grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r package; do
 		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | sed 's/^func //' | while read -r target; do
 			say "$package $target"
-			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s"
+			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s" </dev/null
 		done
 	done
 }

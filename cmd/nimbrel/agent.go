@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	"github.com/nimbrel/nimbrel/host"
@@ -19,9 +22,6 @@ import (
 	"github.com/nimbrel/nimbrel/svc/obs"
 )
 
-// joinVariable holds a join token where arguments would show it to every user of the machine.
-const joinVariable = "NIMBREL_JOIN"
-
 // agentFlags are the flags of `nimbrel agent` and its subcommands.
 type agentFlags struct {
 	stateDir, name, zone, region, server, join, driver string
@@ -29,7 +29,8 @@ type agentFlags struct {
 	underlay, underlayDevice, dataPlane                string
 	forwarders                                         []string
 	vcpus, memoryMiB, uidBase                          int
-	logLevel                                           string
+	logLevel, metrics                                  string
+	settings                                           *settings
 }
 
 // uidsPerHost is how many guests of one host have a user of their own.
@@ -40,7 +41,12 @@ func agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Run this machine as a host", Args: cobra.NoArgs,
 		Long: "Agent joins the cloud with a token of `nimbrel token`, once, and then runs what the cloud asks of this host. Guests and their network\noutlive it: stop, upgrade and start it at will.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if done, err := f.settings.printed(cmd); done || err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
 	}
 	p := cmd.PersistentFlags()
 	p.StringVar(&f.stateDir, "state-dir", "/var/lib/nimbrel-agent", "`directory` of the host's identity, documents and guests")
@@ -54,11 +60,15 @@ func agentCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.zone, "zone", "", "availability `zone`")
 	cmd.Flags().StringVar(&f.region, "region", "us-nimbrel-1", "region of the zone")
 	cmd.Flags().StringVar(&f.server, "server", "", "`address:port` of the server's host link")
-	cmd.Flags().StringVar(&f.join, "join", os.Getenv(joinVariable), "join `token`, needed once (or "+joinVariable+")")
+	cmd.Flags().StringVar(&f.join, "join", "", "join `token`, needed once; arguments are seen by every user of the machine, the variable is not")
 	cmd.Flags().StringVar(&f.imageSource, "image-source", "", "`directory` to take images from, when the server's is on this machine")
 	cmd.Flags().StringSliceVar(&f.forwarders, "dns-forwarder", nil, "DNS `server` for names outside the VPC, address:port")
 	cmd.Flags().IntVar(&f.vcpus, "vcpus", 0, "vCPUs to offer; 0 measures")
 	cmd.Flags().IntVar(&f.memoryMiB, "memory-mib", 0, "memory to offer, in MiB; 0 measures")
+	cmd.Flags().StringVar(&f.metrics, "metrics", "", "loopback `address` of metrics, health and profiles; empty serves none")
+	note(cmd.Flags(), "join", secretNote, "")
+	note(p, "state-dir", variableNote, "NIMBREL_AGENT_STATE_DIR") // NIMBREL_STATE_DIR is the cloud's, on the same machine
+	f.settings = configurable(cmd)
 	cmd.AddCommand(purgeCommand(&f))
 	return cmd
 }
@@ -85,13 +95,53 @@ func (f *agentFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.settings.record(o.Log)
 	if o.Identity, err = f.identity(ctx, id); err != nil {
 		return err
 	}
-	return agent.Run(ctx, o)
+	if f.metrics == "" {
+		return agent.Run(ctx, o)
+	}
+	return f.runObserved(ctx, o)
+}
+
+// runObserved runs the agent with its metrics. An address that cannot be listened on is an error before anything runs.
+func (f *agentFlags) runObserved(ctx context.Context, o agent.Options) error {
+	if err := loopback(f.metrics); err != nil {
+		return fmt.Errorf("--metrics %w", err)
+	}
+	l, err := net.Listen("tcp", f.metrics)
+	if err != nil {
+		return err
+	}
+	var read atomic.Pointer[func() agent.Stats]
+	o.Started = func(stats func() agent.Stats) { read.Store(&stats) }
+	registry := agentRegistry(func() (agent.Stats, bool) {
+		if stats := read.Load(); stats != nil {
+			return (*stats)(), true
+		}
+		return agent.Stats{}, false
+	})
+	ready := func() error {
+		if read.Load() == nil {
+			return errors.New("the agent is starting")
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return obs.Serve(ctx, l, obs.Handler(registry, ready)) })
+	group.Go(func() error {
+		defer cancel()
+		return agent.Run(ctx, o)
+	})
+	return group.Wait()
 }
 
 func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
+	if f.driver != agent.DriverQEMU && f.driver != agent.DriverFake { // before a token is spent on it
+		return agent.Options{}, fmt.Errorf("--driver %q: want %s or %s", f.driver, agent.DriverQEMU, agent.DriverFake)
+	}
 	log, err := obs.NewLogger(os.Stderr, f.logLevel)
 	if err != nil {
 		return agent.Options{}, err

@@ -17,19 +17,10 @@ func (c *controlPlane) ec2(f *serverFlags, requests *prometheus.HistogramVec, lo
 	return ec2door.New(ec2door.Options{
 		Account: c.accounts, Tags: c.accounts.Tags(), VPC: c.networks, Image: c.images, Compute: c.compute,
 		Region: f.region, Endpoint: f.listen, Log: log,
-		Done: func(r ec2door.Record) { requests.WithLabelValues(r.Call.Action, r.Code).Observe(r.Took.Seconds()) },
+		Done: func(r ec2door.Record) {
+			requests.WithLabelValues(actionLabel(r.Call.Action), r.Code).Observe(r.Took.Seconds())
+		},
 	})
-}
-
-// registry holds the metrics of the process, the store and the doors.
-func (c *controlPlane) registry() (*prometheus.Registry, *prometheus.HistogramVec) {
-	r := obs.NewRegistry()
-	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "nimbrel_ec2_request_seconds", Help: "Time from a request's arrival to its answer, by action and error code.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
-	}, []string{"action", "code"})
-	r.MustRegister(requests)
-	return r, requests
 }
 
 // ready says whether the control plane can do its work.

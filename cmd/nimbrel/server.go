@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ type serverFlags struct {
 	stateDir, region, listen, link, metrics, logLevel string
 	zones, operatorUID                                int
 	insecure                                          bool
+	settings                                          *settings
 }
 
 func serverCommand() *cobra.Command {
@@ -29,7 +31,12 @@ func serverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the control plane", Args: cobra.NoArgs,
 		Long: "Server keeps the cloud's state, speaks EC2 to tenants, the operators' API on a unix socket, and the host link to hosts.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if done, err := f.settings.printed(cmd); done || err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
 	}
 	p := cmd.Flags()
 	p.StringVar(&f.stateDir, "state-dir", statedir.Default(), "`directory` of store, keys, images and socket")
@@ -41,6 +48,7 @@ func serverCommand() *cobra.Command {
 	p.StringVar(&f.metrics, "metrics", "127.0.0.1:8775", "`address` of metrics, health and profiles")
 	p.IntVar(&f.operatorUID, "operator-uid", -1, "`user` that may use the operator socket besides root")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.settings = configurable(cmd)
 	return cmd
 }
 
@@ -49,10 +57,11 @@ func (f *serverFlags) Validate() error {
 	if f.zones < 1 || f.zones > 16 {
 		return fmt.Errorf("--zones %d: want 1 to 16", f.zones)
 	}
-	for name, address := range map[string]string{"--listen": f.listen, "--metrics": f.metrics} {
-		if err := loopback(address); err != nil && (name != "--listen" || !f.insecure) {
-			return fmt.Errorf("%s %w", name, err)
-		}
+	if err := loopback(f.listen); err != nil && !f.insecure {
+		return fmt.Errorf("--listen %w: put a TLS proxy in front of it, or agree with --insecure", err)
+	}
+	if err := loopback(f.metrics); err != nil {
+		return fmt.Errorf("--metrics %w", err)
 	}
 	return nil
 }
@@ -65,7 +74,7 @@ func loopback(address string) error {
 	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%s is not a loopback address: put a TLS proxy in front of it, or agree with --insecure", address)
+	return fmt.Errorf("%s is not a loopback address", address)
 }
 
 func (f *serverFlags) zoneNames() []string {
@@ -85,7 +94,7 @@ func (f *serverFlags) run(ctx context.Context) error {
 		return err
 	}
 	slog.SetDefault(log)
-	log.Info("server", "version", version, "stateDir", f.stateDir, "region", f.region, "zones", f.zones, "listen", f.listen, "link", f.link, "metrics", f.metrics)
+	f.settings.record(log)
 	plane, err := openControlPlane(statedir.Server(f.stateDir), f.region, f.zoneNames(), log)
 	if err != nil {
 		return err
@@ -96,9 +105,9 @@ func (f *serverFlags) run(ctx context.Context) error {
 
 // serve opens every door before it serves any, so that a port in use is an error at once.
 func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.Logger) error {
-	api, errAPI := net.Listen("tcp", f.listen)
-	link, errLink := net.Listen("tcp", f.link)
-	metrics, errMetrics := net.Listen("tcp", f.metrics)
+	api, errAPI := listen("--listen", f.listen)
+	link, errLink := listen("--link", f.link)
+	metrics, errMetrics := listen("--metrics", f.metrics)
 	operators, errOperators := f.listenOperators()
 	if err := errors.Join(errAPI, errLink, errMetrics, errOperators); err != nil {
 		return err
@@ -119,6 +128,14 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 	group.Go(func() error { return obs.Serve(ctx, api, tenantDoor) })
 	group.Go(func() error { return obs.Serve(ctx, operators, operatorDoor) })
 	return group.Wait()
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: stop what uses it, or choose another with %s (`nimbrel dev up`: --port)", err, flag)
+	}
+	return l, err
 }
 
 // listenOperators opens the operators' socket for root and one more user. A socket that another server still answers on

@@ -80,7 +80,7 @@ func (s *Service) TargetUp(target string, info []byte) {
 	}
 	described, err := host.Decode[host.Info](info)
 	if err != nil || described.ID != id {
-		s.log.Warn("host describes itself wrongly; it takes no instances", "host", id, "says", described.ID, "err", err)
+		s.log.Warn("host describes itself wrongly; it takes no instances", "host", id, "claimed", described.ID, "err", err)
 		return
 	}
 	s.links.edit(id, func(h *hostLink) { h.info, h.up, h.heard = described, true, s.options.Env.Clock.Now() })

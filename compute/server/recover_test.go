@@ -93,21 +93,52 @@ func TestTerminateUnreachableThenFill(t *testing.T) {
 	}
 }
 
-// TestFailedRemovalIsNotReleased: a host that acknowledges with a failure still holds the instance.
-func TestFailedRemovalIsNotReleased(t *testing.T) {
+// TestRenamedHost: a host that comes back under another name is the same one, with what it holds.
+func TestRenamedHost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	id := w.running(1)[0]
-	w.Fleet.FailApply(hostID(0), string(id))
-	w.terminate(id)
-	acts := w.Fleet.Acts(hostID(0))
-	w.until("the host has said that it failed", func() bool { return w.Fleet.Acts(hostID(0)) > acts })
-	w.check()
-	if i := w.get(id); i.State != compute.ShuttingDown {
-		t.Fatalf("an instance that its host could not remove is %s", i.State)
+	before := w.left(hostID(0))
+	info := computetest.Info(0, before.Zone)
+	info.ID, info.Name, info.VCPUs, info.MemoryMiB, info.DiskGiB = before.ID, "renamed", before.VCPUs, before.MemoryMiB, before.DiskGiB
+	w.Fleet.AddHost(info)
+	w.until("the name is known", func() bool { return w.left(hostID(0)).Name == "renamed" })
+	hosts, err := w.Compute().Hosts(w.ctx)
+	if err != nil || len(hosts) != 1 {
+		t.Fatalf("%d hosts, %v; want the one", len(hosts), err)
 	}
-	w.Fleet.FailApply(hostID(0), "")
-	w.await(compute.Terminated, id)
+	if after := hosts[0]; after.LeftVCPUs != before.LeftVCPUs || after.Instances != 1 || w.get(id).State != compute.Running {
+		t.Errorf("the renamed host is %+v, was %+v", after, before)
+	}
+}
+
+// TestFailedRemovalIsNotReleased: a host that acknowledges with a failure still holds the instance.
+func TestFailedRemovalIsNotReleased(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string]func(*compute.Instance) string{
+		"instance":  func(i *compute.Instance) string { return string(i.ID) },
+		"interface": func(i *compute.Instance) string { return string(i.Interface) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1)
+			id := w.running(1)[0]
+			w.Fleet.FailApply(hostID(0), failing(w.get(id)))
+			neighbour := w.running(1)[0]
+			w.terminate(id, neighbour)
+			w.await(compute.Terminated, neighbour) // its acknowledgement names the other one as failed
+			acts := w.Fleet.Acts(hostID(0))
+			w.Fleet.FailApply(hostID(0), failing(w.get(id))) // said again, past the removal
+			w.until("the host has said that it failed", func() bool { return w.Fleet.Acts(hostID(0)) > acts })
+			w.running(1) // takes another address: the invariants find one that is held twice
+			w.check()
+			if i := w.get(id); i.State != compute.ShuttingDown {
+				t.Fatalf("an instance that its host could not remove is %s", i.State)
+			}
+			w.Fleet.FailApply(hostID(0), "")
+			w.await(compute.Terminated, id)
+		})
+	}
 }
 
 func TestRetryOnAnotherHost(t *testing.T) {

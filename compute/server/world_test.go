@@ -3,7 +3,6 @@ package server_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/storetest"
+	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
 
 // world is a computetest.World in a test: what fails fails the test, and every invariant holds at its end.
@@ -30,7 +30,7 @@ func newWorld(t *testing.T, n int, edit ...func(*computetest.Options)) *world {
 	clock := computetest.NewClock()
 	engine := storetest.NewMemory()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	o := computetest.Options{Engine: engine, Clock: clock, Hosts: n, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+	o := computetest.Options{Engine: engine, Clock: clock, Hosts: n, Dir: t.TempDir(), Log: obstest.Logger(t)}
 	for _, fn := range edit {
 		fn(&o)
 	}

@@ -36,7 +36,7 @@ type Options struct {
 	Handler Handler
 	Streams map[string]StreamHandler // by name
 	// StandDown is called when the target was given up under its epoch, before the new one is taken: what must not run
-	// twice has to be fenced when it returns.
+	// twice has to be fenced when it returns. Desired.Epoch tells when the fence may go.
 	StandDown func(epoch uint64)
 	// Connected is called with each new connection, before the session, and every hour while it lasts; an error is logged.
 	// For renewing certificates (enroll.Identity.Renew).
@@ -97,11 +97,14 @@ type Client struct {
 	mu      sync.Mutex
 	pending pending
 	desired Desired
+	epoch   uint64 // see Desired.Epoch
 	status  Status
 	conn    *rpc.Conn     // of the session; nil without one
 	shown   chan struct{} // capacity 1: desired is newer than the handler knows
 
-	core *session.Client // of Run's goroutine alone
+	// Of Run's goroutine alone.
+	core  *session.Client
+	taken taken
 }
 
 // Status tells how the link is.
@@ -187,7 +190,7 @@ func (c *Client) connectForever(ctx context.Context) {
 			pause = c.o.RetryCeiling/2 + rand.N(c.o.RetryCeiling/2+1) // only a person changes this
 			c.o.Log.Error("server refuses this target", "target", c.o.Target, "err", err)
 		default:
-			c.o.Log.Info("no session with the server", "target", c.o.Target, "err", err, "retry", pause)
+			c.o.Log.Info("no session with the server", "target", c.o.Target, "err", err, "retryMs", pause.Milliseconds())
 		}
 		select {
 		case <-time.After(pause):

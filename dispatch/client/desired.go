@@ -11,7 +11,12 @@ import (
 // Desired is all that a target should be, at one moment. It is never modified.
 type Desired struct {
 	sinks map[dispatch.SectionID]*session.Sink
+	epoch uint64
 }
+
+// Epoch is the newest epoch under which this is known to hold all that the server had: a session has answered a
+// heartbeat since, and nothing that came before the answer was refused. 0 is none since the process began.
+func (d Desired) Epoch() uint64 { return d.epoch }
 
 // View is one section of it.
 type View struct {

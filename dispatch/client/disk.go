@@ -84,7 +84,7 @@ func openDisk(dir string, log *slog.Logger) (*disk, session.Meta, []*session.Sin
 
 // setAside keeps a broken file for a person to look at; the next one of the same name replaces it.
 func (d *disk) setAside(path string, cause error) {
-	d.log.Warn("desired document is damaged: it will be fetched again", "file", path, "err", cause)
+	d.log.Warn("desired document is damaged: it will be fetched again", "path", path, "err", cause)
 	if err := os.Rename(path, path+".damaged"); err != nil {
 		_ = os.Remove(path)
 	}

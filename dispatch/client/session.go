@@ -91,6 +91,9 @@ func (c *Client) loop(ctx context.Context, l live) (worked bool, err error) {
 		case m := <-messages:
 			silence.Reset(max(connectTimeout, 6*c.o.HeartbeatPeriod))
 			out = c.core.Receive(m)
+			if _, answered := m.(*session.HeartbeatAck); answered && c.taken.complete() {
+				c.completed()
+			}
 			if w, ok := m.(*session.Welcome); ok && w.Verdict == session.Resume {
 				worked = true
 				c.use(l.conn)
@@ -142,9 +145,43 @@ func (l live) read(messages chan<- session.Message, failed chan<- error) {
 	}
 }
 
+// taken tells whether all that the server had is held here. The server answers a heartbeat after what it sent before, and
+// sends again only then what was refused before: so an answer completes the state when nothing was refused in the
+// interval before the heartbeat, nor since.
+type taken struct{ asked, refused, clean bool }
+
+// note follows what is sent.
+func (t *taken) note(send []session.Message) {
+	for _, m := range send {
+		switch m := m.(type) {
+		case *session.Hello:
+			*t = taken{}
+		case *session.Ack:
+			t.refused = t.refused || m.Nack != ""
+		case *session.Heartbeat:
+			*t = taken{asked: true, clean: !t.refused}
+		}
+	}
+}
+
+func (t *taken) complete() bool { return t.asked && t.clean && !t.refused }
+
+// completed notes that a heartbeat was answered.
+func (c *Client) completed() {
+	epoch := c.core.Meta().Epoch
+	c.mu.Lock()
+	first := c.epoch != epoch
+	c.epoch = epoch
+	c.mu.Unlock()
+	if first {
+		c.publish()
+	}
+}
+
 // act executes an output and sends its messages.
 func (c *Client) act(l live, out session.Output) error {
 	send, err := c.execute(out)
+	c.taken.note(send)
 	if len(send) > 0 {
 		l.stream.SetWriteDeadline(time.Now().Add(time.Minute))
 		if werr := wire.Write(l.stream, send...); err == nil {
@@ -193,6 +230,7 @@ func (c *Client) execute(out session.Output) (send []session.Message, end error)
 func (c *Client) publish() {
 	d := Desired{sinks: c.core.Sections()}
 	c.mu.Lock()
+	d.epoch = c.epoch
 	c.desired = d
 	c.mu.Unlock()
 	select {

@@ -264,6 +264,9 @@ func TestSilenceIsToldOnceAndUndone(t *testing.T) {
 	eventually(t, "told down", func() bool { return c.observer.has("host/h-1 down") })
 	clock.advance(60 * time.Second)
 	eventually(t, "dead", func() bool { st, _ := c.s.Target("host/h-1"); return st.Liveness == dispatch.Dead })
+	if st := c.s.Stats(); st.Targets[dispatch.Dead] != 1 || st.Targets[dispatch.Up] != 0 || len(st.Targets) != 4 || st.Sessions != 1 || st.Connections != 1 {
+		t.Errorf("stats %+v", st)
+	}
 	c.observer.mu.Lock()
 	calls := len(c.observer.calls)
 	c.observer.mu.Unlock()

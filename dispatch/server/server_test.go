@@ -24,6 +24,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/storetest"
+	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
 
 // patience is how long a test waits for what must come; machines are shared.
@@ -58,7 +59,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, db: store.New(storetest.NewMemory(), store.Options{}), authority: a, observer: &observer{}, addr: "127.0.0.1:0"}
-	c.options = server.Options{Authority: a, Observer: c.observer}
+	c.options = server.Options{Authority: a, Observer: c.observer, Log: obstest.Logger(t)}
 	return c
 }
 
@@ -461,6 +462,7 @@ func TestRaisedEpochStandsDown(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("never stood down")
 	}
+	eventually(t, "complete under the new epoch", func() bool { return a.Client.Desired().Epoch() == 2 })
 	c.put("host/h-1", "instances", "i-1", "two")
 	eventually(t, "works on under the new epoch", shows(a, "host/h-1", "instances", "i-1", "two"))
 }

@@ -50,7 +50,7 @@ func TestRequestLimit(t *testing.T) {
 	}
 	_, id, _ := strings.Cut(failed.body, "<RequestID>")
 	id, _, _ = strings.Cut(id, "<")
-	if text := log.String(); !strings.Contains(text, "disk on fire") || !strings.Contains(text, "request_id="+id) {
+	if text := log.String(); !strings.Contains(text, "disk on fire") || !strings.Contains(text, "request="+id) {
 		t.Errorf("log %q without the error and request id %s", text, id)
 	}
 	limited.ok("DescribeRegions")

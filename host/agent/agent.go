@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -60,12 +58,17 @@ type agent struct {
 	desired  *snapshot
 	last     uint64 // number of the newest snapshot
 	workers  map[ids.Instance]*worker
-	network  uint64                        // number of the newest snapshot that the network was given
-	marks    map[dispatch.SectionID]uint64 // acknowledged
-	adopting int                           // workers that have not looked for the first time
+	network  uint64                     // number of the newest snapshot that the network was given
+	acks     map[dispatch.SectionID]ack // last said
+	adopting int                        // workers that have not looked for the first time
 	running  sync.WaitGroup
 	ctx      context.Context
 	changed  chan struct{} // capacity 1: the network's state is to be applied
+
+	failed       failures
+	fenced       uint64          // epoch that the documents must be complete under before a guest starts; 0: none
+	starting     context.Context // of the starts under way; ended by a stand-down
+	cancelStarts context.CancelFunc
 }
 
 // Run is the agent's life. It returns when ctx ends, leaving the guests as they are, or when it cannot begin.
@@ -74,10 +77,16 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	o = o.withDefaults()
+	if err := preflight(o, os.Geteuid(), tunDevice); err != nil {
+		return fmt.Errorf("run agent %s: %w", o.ID, err)
+	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
 	lock, err := vm.Lock(o.StateDir) // two agents would fight over one host's guests
+	if errors.Is(err, vm.ErrLocked) {
+		return fmt.Errorf("run agent %s: another agent runs on this state directory: stop it first, or choose another --state-dir: %w", o.ID, err)
+	}
 	if err != nil {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
@@ -91,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
 	info := measure(o, found)
-	o.Log.Info("host", "id", o.ID, "accelerator", found.Accelerator, "reason", found.Reason, "degraded", found.Degraded,
+	o.Log.Info("host", "host", o.ID, "accelerator", found.Accelerator, "reason", found.Reason, "degraded", found.Degraded,
 		"vcpus", info.VCPUs, "memoryMib", info.MemoryMiB, "diskGib", info.DiskGiB)
 	c := a.newLink(info)
 	ctx, cancel := context.WithCancel(ctx)
@@ -102,6 +111,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer closeNetwork()
 	stop := a.start(ctx)
+	if o.Started != nil {
+		o.Started(a.stats)
+	}
 	err = c.Run(ctx)
 	cancel()
 	stop()
@@ -114,7 +126,7 @@ func (a *agent) newLink(info host.Info) *client.Client {
 		Target: host.DocHost(a.o.ID), Cell: a.o.Cell, Dir: filepath.Join(a.o.StateDir, documentFolder), BootID: info.BootID,
 		Dial: a.o.dial(), Info: func() []byte { return host.Encode(info) }, Handler: a,
 		Streams:        map[string]client.StreamHandler{host.StreamConsole: a.serveConsole, host.StreamDial: a.serveDial},
-		ActualSections: []string{host.SectionInstances},
+		ActualSections: []string{host.SectionInstances}, StandDown: a.standDown,
 		Connected: func(ctx context.Context, conn *rpc.Conn) error {
 			return a.o.Identity.Renew(ctx, conn, time.Now())
 		},
@@ -132,9 +144,14 @@ func newAgent(o Options) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	fenced, err := readFence(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	a := &agent{
-		o: o, driver: driver, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
-		workers: map[ids.Instance]*worker{}, marks: map[dispatch.SectionID]uint64{}, changed: make(chan struct{}, 1),
+		fenced: fenced,
+		o:      o, driver: driver, starts: make(chan struct{}, o.ParallelStarts), users: newUserPool(o.UIDBase, o.UIDCount),
+		workers: map[ids.Instance]*worker{}, acks: map[dispatch.SectionID]ack{}, changed: make(chan struct{}, 1),
 	}
 	if a.images, err = imagecache.Open(o.ImageDir, a.imageSource()); err != nil {
 		return nil, err
@@ -157,13 +174,14 @@ func newDriver(o Options) (vm.Driver, error) {
 	if o.Driver == DriverFake {
 		return fake.NewWorld(fake.Options{StartDelay: o.FakeStartDelay}).Driver(), nil
 	}
-	return qemu.New(qemu.Options{StateDir: o.StateDir, UID: o.UIDBase, Log: o.Log})
+	return qemu.New(qemu.Options{StateDir: o.StateDir, UID: o.UIDBase, Log: o.Log, Reached: o.reached})
 }
 
 // start adopts what is on disk and begins to work. stop waits for the workers to let go of their guests.
 func (a *agent) start(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	a.ctx = ctx
+	a.renewStarts()
 	found := a.directories()
 	a.mu.Lock()
 	a.adopting = len(found)
@@ -176,6 +194,7 @@ func (a *agent) start(ctx context.Context) (stop func()) {
 		a.link.ReadyActual(host.SectionInstances)
 	}
 	a.running.Go(func() { a.keepNetwork(ctx) })
+	a.running.Go(func() { a.keepImages(ctx) })
 	return func() {
 		cancel()
 		a.running.Wait()
@@ -199,16 +218,13 @@ func (a *agent) directories() []ids.Instance {
 		}
 		id, err := ids.Parse[ids.Instance](entry.Name())
 		if err != nil {
-			a.o.Log.Warn("not a guest's directory", "name", entry.Name())
+			a.o.Log.Warn("not a guest's directory", "path", entry.Name())
 			continue
 		}
 		found = append(found, id)
 	}
 	return found
 }
-
-// Desired implements client.Handler.
-func (a *agent) Desired(d client.Desired) { a.take(d) }
 
 // take makes a newer desired state current and wakes everybody.
 func (a *agent) take(d documents) {
@@ -218,10 +234,11 @@ func (a *agent) take(d documents) {
 	s := decode(d, a.o.ID, a.last)
 	a.desired = s
 	a.showGuests(s)
-	for id := range s.instances {
+	for id, item := range s.instances {
 		if a.workers[id] == nil {
 			a.addWorker(id, false)
 		}
+		a.workers[id].mayHold(item.Interfaces)
 	}
 	for _, w := range a.workers {
 		w.look()
@@ -235,18 +252,29 @@ func (a *agent) addWorker(id ids.Instance, adopting bool) {
 		agent: a, id: id, dir: filepath.Join(a.o.StateDir, guestsFolder, string(id)), wake: make(chan struct{}, 1),
 		log: a.o.Log.With("instance", id), adopting: adopting,
 	}
-	if a.desired != nil && !adopting {
-		w.settled = a.desired.number - 1
-	}
 	a.workers[id] = w
 	a.running.Go(func() { w.run(a.ctx) })
 }
 
-// current is the newest desired state, or nil before the first.
-func (a *agent) current() (s *snapshot, networked bool) {
+// renewStarts makes starts possible. The caller holds a.mu, or nothing runs yet.
+func (a *agent) renewStarts() { a.starting, a.cancelStarts = context.WithCancel(a.ctx) }
+
+// mayStart is the context of a start, which a stand-down ends, or errStoodDown.
+func (a *agent) mayStart() (context.Context, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.desired, a.desired != nil && (a.o.Network == nil || a.network >= a.desired.number)
+	if a.fenced != 0 {
+		return nil, errStoodDown
+	}
+	return a.starting, nil
+}
+
+// current is the newest desired state, or nil before the first. ready says whether guests may be started from it: its
+// network is programmed, and the host does not stand down.
+func (a *agent) current() (s *snapshot, ready bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.desired, a.desired != nil && a.fenced == 0 && (a.o.Network == nil || a.network >= a.desired.number)
 }
 
 // keepNetwork gives the data path each newer state. What it could not do is tried again: the data path fails closed, so
@@ -282,6 +310,7 @@ func (a *agent) applyNetwork(ctx context.Context) (retry <-chan time.Time) {
 	}
 	if a.o.Network != nil {
 		if err := a.o.Network.Apply(ctx, s.network); err != nil {
+			a.failed.networks.Add(1)
 			a.o.Log.Error("network is not applied in full", "err", err)
 			retry = time.After(networkRetry)
 		}
@@ -296,56 +325,24 @@ func (a *agent) applyNetwork(ctx context.Context) (retry <-chan time.Time) {
 	return retry
 }
 
-// acknowledge reports what is applied. The host's own sections wait for every worker: an address may be given to another
-// guest after this, so its last guest must be gone.
-func (a *agent) acknowledge() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.desired
-	if s == nil || a.o.Network != nil && a.network < s.number {
-		return
-	}
-	own := dispatch.SectionID{Doc: host.DocHost(a.o.ID), Section: host.SectionInstances}
-	failures := maps.Clone(s.failures)
-	settled := true
-	for id, w := range a.workers {
-		if w.settled < s.number {
-			settled = false
-		}
-		if w.failure != "" {
-			rev := s.seqs[own]
-			if item, found := s.instances[id]; found {
-				rev = item.rev
-			}
-			failed := dispatch.Failure{Key: string(id), Rev: rev, Reason: w.failure}
-			failures[host.SectionInstances] = append(slices.Clone(failures[host.SectionInstances]), failed)
-		}
-	}
-	for id, seq := range s.seqs {
-		mine := id.Doc == own.Doc
-		if mine && !settled || a.marks[id] == s.number {
-			continue
-		}
-		a.marks[id] = s.number
-		var failed []dispatch.Failure
-		if mine {
-			failed = failures[id.Section]
-		}
-		a.link.ReportApplied(id.Doc, id.Section, seq, failed)
+// looked notes that a worker knows what its directory holds.
+func (a *agent) looked(w *worker) {
+	if a.adoptedAll(w) {
+		a.link.ReadyActual(host.SectionInstances)
+		a.acknowledge() // the ports that are held are known now
 	}
 }
 
-// looked notes that a worker knows what its directory holds.
-func (a *agent) looked(w *worker) {
+// adoptedAll notes that a worker has looked, and says whether it was the last.
+func (a *agent) adoptedAll(w *worker) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !w.adopting {
-		return
+		return false
 	}
 	w.adopting = false
-	if a.adopting--; a.adopting == 0 {
-		a.link.ReadyActual(host.SectionInstances)
-	}
+	a.adopting--
+	return a.adopting == 0
 }
 
 // finish ends a worker that has nothing left to hold, unless it is wanted again meanwhile.
@@ -357,13 +354,6 @@ func (a *agent) finish(w *worker, s *snapshot) bool {
 	}
 	delete(a.workers, w.id)
 	return true
-}
-
-// worker finds the worker of a guest.
-func (a *agent) worker(id ids.Instance) *worker {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.workers[id]
 }
 
 // notify leaves one token.

@@ -17,9 +17,11 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch/client"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/internal/imagecache"
+	"github.com/nimbrel/nimbrel/host/internal/reconcile"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/host/internal/vm/fake"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
 
 const hostID = ids.Host("h-00000000000000001")
@@ -36,14 +38,14 @@ type desk struct {
 	actual  map[string]host.InstanceStatus
 	history map[string][]string
 	applied map[string]uint64
-	failed  map[string]string
+	failed  map[string]map[string]dispatch.Failure // by section of the host's document
 	ready   bool
 }
 
 func newDesk(t *testing.T) *desk {
 	return &desk{
 		t: t, changed: make(chan struct{}), views: map[dispatch.SectionID]client.View{}, actual: map[string]host.InstanceStatus{},
-		history: map[string][]string{}, applied: map[string]uint64{}, failed: map[string]string{},
+		history: map[string][]string{}, applied: map[string]uint64{}, failed: map[string]map[string]dispatch.Failure{},
 	}
 }
 
@@ -58,8 +60,12 @@ func (d *desk) change(do func()) {
 func (d *desk) ReportApplied(doc, section string, seq uint64, failures []dispatch.Failure) {
 	d.change(func() {
 		d.applied[doc+"#"+section] = seq
+		if doc != own {
+			return
+		}
+		d.failed[section] = map[string]dispatch.Failure{}
 		for _, f := range failures {
-			d.failed[f.Key] = f.Reason
+			d.failed[section][f.Key] = f
 		}
 	})
 }
@@ -123,6 +129,13 @@ func (d *desk) Docs() []string {
 
 func (d *desk) Section(doc, section string) client.View {
 	return d.views[dispatch.SectionID{Doc: doc, Section: section}]
+}
+
+// free says whether the last acknowledgements let an instance's key and its interface be given to others.
+func (d *desk) free(n int, instances, interfaces uint64) bool {
+	_, guest := d.failed[host.SectionInstances][string(instance(n, nil).ID)]
+	_, port := d.failed[host.SectionInterfaces][string(interfaceID(n))]
+	return !guest && !port && d.applied[own+"#instances"] >= instances && d.applied[own+"#interfaces"] >= interfaces
 }
 
 // put sets one item, or takes it away with nil, at the section's next sequence.
@@ -196,10 +209,12 @@ type rig struct {
 	state   string
 	agent   *agent
 	stop    func()
+
+	expected []string // errors that the agent may log
 }
 
-func newRig(t *testing.T, o fake.Options) *rig {
-	r := &rig{desk: newDesk(t), world: fake.NewWorld(o), network: &quietNetwork{heard: time.Now().Add(time.Hour)}, state: t.TempDir()}
+func newRig(t *testing.T, o fake.Options, expected ...string) *rig {
+	r := &rig{expected: expected, desk: newDesk(t), world: fake.NewWorld(o), network: &quietNetwork{heard: time.Now().Add(time.Hour)}, state: t.TempDir()}
 	r.boot()
 	t.Cleanup(func() { r.stop() })
 	return r
@@ -208,7 +223,7 @@ func newRig(t *testing.T, o fake.Options) *rig {
 // boot starts an agent over the state directory, as after a crash of the one before.
 func (r *rig) boot() {
 	r.t.Helper()
-	o := Options{ID: hostID, StateDir: r.state, Driver: DriverFake, Network: r.network}.withDefaults()
+	o := Options{ID: hostID, StateDir: r.state, Driver: DriverFake, Network: r.network, Log: obstest.Logger(r.desk.t, r.expected...)}.withDefaults()
 	if err := o.Validate(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -246,8 +261,8 @@ func instance(n int, change func(*host.Instance)) host.Instance {
 
 func interfaceID(n int) ids.Interface { return ids.Interface(fmt.Sprintf("eni-%017x", n)) }
 
-func (r *rig) putInstance(i host.Instance) uint64 {
-	return r.put(own, host.SectionInstances, string(i.ID), host.Encode(i))
+func (d *desk) putInstance(i host.Instance) uint64 {
+	return d.put(own, host.SectionInstances, string(i.ID), host.Encode(i))
 }
 
 func (r *rig) putInterface(n int) {
@@ -288,7 +303,7 @@ func TestLaunchAndTerminate(t *testing.T) {
 		seq = r.put(own, host.SectionInstances, string(i.ID), nil)
 		r.put(own, host.SectionInterfaces, string(interfaceID(1)), nil)
 	})
-	r.until("terminated", func() bool { return r.applied[own+"#instances"] == seq && r.applied[own+"#interfaces"] == 2 })
+	r.until("terminated", func() bool { return r.free(1, seq, 2) })
 	if _, err := os.Stat(r.dir(i.ID)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("directory is left: %v", err)
 	}
@@ -302,29 +317,66 @@ func TestLaunchAndTerminate(t *testing.T) {
 	}
 }
 
-// TestAckWaitsForTheGuest holds that an address is not acknowledged as free while its guest lives.
-func TestAckWaitsForTheGuest(t *testing.T) {
+// TestAckIsPerItem holds that an address is not acknowledged as free while its guest lives, and that a guest that will
+// not go down holds up nobody else: neither a neighbour's end nor one's start.
+func TestAckIsPerItem(t *testing.T) {
 	r := newRig(t, fake.Options{})
-	i := r.launch(1)
-	r.until("applied", func() bool { return r.applied[own+"#interfaces"] == 1 })
-	r.world.IgnorePowerButton(r.dir(i.ID))
+	slow, quick := r.launch(1), r.launch(2)
+	r.until("applied", func() bool { return r.free(1, 2, 2) && r.free(2, 2, 2) })
+	r.world.IgnorePowerButton(r.dir(slow.ID))
+	var asked time.Time
 	r.give(func() {
-		r.put(own, host.SectionInstances, string(i.ID), nil)
-		r.put(own, host.SectionInterfaces, string(interfaceID(1)), nil)
-	})
-	r.untilState(i.ID, host.VMStopping)
-	for {
-		r.mu.Lock()
-		applied := r.applied[own+"#interfaces"]
-		r.mu.Unlock()
-		_, err := r.world.Boot(r.dir(i.ID))
-		if applied == 2 && err == nil {
-			t.Fatal("the interface was acknowledged while the guest ran")
+		for n := 1; n <= 2; n++ {
+			r.put(own, host.SectionInstances, string(instance(n, nil).ID), nil)
+			r.put(own, host.SectionInterfaces, string(interfaceID(n)), nil)
 		}
-		if applied == 2 {
+		asked = time.Now()
+	})
+	r.until("the neighbour is free", func() bool { return r.free(2, 4, 4) })
+	if waited := time.Since(asked); waited > reconcile.TerminatePatience {
+		t.Errorf("the neighbour %s was held for %v", quick.ID, waited)
+	}
+	for n, once := 3, true; ; time.Sleep(10 * time.Millisecond) { // samples two things that no one event joins
+		r.mu.Lock()
+		free, f := r.free(1, 4, 4), r.failed[host.SectionInstances][string(slow.ID)]
+		r.mu.Unlock()
+		_, err := r.world.Boot(r.dir(slow.ID))
+		if free && err == nil {
+			t.Fatal("the guest was acknowledged as gone while it ran")
+		}
+		if free {
 			return // killed after its patience, then acknowledged
 		}
-		time.Sleep(10 * time.Millisecond) // samples two things that no one event joins
+		if !f.Retryable || f.Reason != inProgress {
+			t.Fatalf("the guest on its way down is told as %+v", f)
+		}
+		if once {
+			once = false
+			r.launch(n)
+			r.until("the third is acknowledged", func() bool { return r.free(n, 5, 5) })
+		}
+	}
+}
+
+// TestTooManyUnapplied holds that an acknowledgement never leaves out an item that is not applied.
+func TestTooManyUnapplied(t *testing.T) {
+	d := newDesk(t)
+	a := &agent{o: Options{ID: hostID}, link: d, workers: map[ids.Instance]*worker{}, acks: map[dispatch.SectionID]ack{}}
+	for n := range dispatch.MaxFailures + 1 {
+		i := instance(n, nil)
+		d.putInstance(i)
+		a.workers[i.ID] = &worker{agent: a, id: i.ID}
+	}
+	a.desired = decode(d, hostID, 1)
+	a.acknowledge()
+	if applied, said := d.applied[own+"#instances"]; said {
+		t.Fatalf("acknowledged %d with %d failures", applied, len(d.failed[host.SectionInstances]))
+	}
+	one := a.workers[instance(7, nil).ID]
+	one.settled, one.aim = true, a.desired.aim(one.id)
+	a.acknowledge()
+	if failed := d.failed[host.SectionInstances]; len(failed) != dispatch.MaxFailures || failed[string(one.id)].Key != "" {
+		t.Errorf("%d failures, the settled one %+v", len(failed), failed[string(one.id)])
 	}
 }
 
@@ -371,9 +423,10 @@ func TestRebootOnce(t *testing.T) {
 	})
 	once, _ := r.world.Boot(r.dir(i.ID))
 	r.stop()
+	r.change(func() { clear(r.applied) })
 	r.boot()
 	r.give(func() {})
-	r.until("looked again", func() bool { return r.applied[own+"#instances"] == 2 })
+	r.until("looked again", func() bool { return r.free(1, 2, 1) })
 	if again, _ := r.world.Boot(r.dir(i.ID)); again != once {
 		t.Error("rebooted again by a new agent")
 	}
@@ -449,10 +502,19 @@ func TestFailuresAreReported(t *testing.T) {
 		t.Errorf("failed start: %+v", s)
 	}
 	r.until("acknowledged with failures", func() bool {
-		return r.applied[own+"#instances"] == 3 && r.failed[string(bad.ID)] != "" && r.failed["i-00000000000000001"] != ""
+		failed := r.failed[host.SectionInstances]
+		for _, id := range []ids.Instance{bad.ID, "i-00000000000000001"} {
+			if f := failed[string(id)]; f.Reason == "" || f.Retryable {
+				return false
+			}
+		}
+		return r.applied[own+"#instances"] == 3 && len(failed) == 2
 	})
 	if s := r.untilState(third.ID, host.VMRunning); s.Code != "" {
 		t.Errorf("third: %+v", s)
+	}
+	if s := r.agent.stats(); s.Guests["running"] != 1 || s.Guests["failed"] != 2 || s.Guests["stopped"] != 0 || s.FailedStarts == 0 || s.FailedSteps != 0 {
+		t.Errorf("stats %+v", s)
 	}
 }
 
@@ -465,7 +527,7 @@ func TestKeepsDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.give(func() { r.put(own, host.SectionInstances, string(i.ID), nil) })
-	r.until("gone", func() bool { return r.applied[own+"#instances"] == 2 })
+	r.until("gone", func() bool { return r.free(1, 2, 0) })
 	if b, err := os.ReadFile(filepath.Join(r.state, volumesFolder, "vol-00000000000000001.qcow2")); err != nil || string(b) != "disk" {
 		t.Errorf("kept disk: %q, %v", b, err)
 	}

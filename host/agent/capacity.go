@@ -23,7 +23,7 @@ const (
 func measure(o Options, found vm.Capabilities) host.Info {
 	info := host.Info{
 		ID: o.ID, Name: o.Name, Zone: o.Zone, Accelerator: found.Accelerator, Simulated: found.Simulated,
-		AgentVersion: o.Version, Kernel: readLine("/proc/sys/kernel/osrelease"), BootID: vm.BootID(), OverheadMiB: found.OverheadMiB,
+		AgentVersion: o.Version, Kernel: readLine("/proc/sys/kernel/osrelease"), BootID: vm.BootID(),
 	}
 	if o.DataPath != nil {
 		info.Underlay = o.DataPath.UnderlayAddress.String()

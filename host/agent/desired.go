@@ -32,6 +32,7 @@ type snapshot struct {
 type wantedInstance struct {
 	host.Instance
 	rev     uint64
+	digest  dispatch.Checksum // of the item as committed
 	invalid error
 }
 
@@ -76,7 +77,7 @@ func (s *snapshot) decodeInstances(view client.View) {
 			continue // there is no directory that it could be about
 		}
 		instance.ID = ids.Instance(key)
-		s.instances[instance.ID] = wantedInstance{instance, item.Rev, err}
+		s.instances[instance.ID] = wantedInstance{instance, item.Rev, item.Digest(), err}
 	}
 	for _, key := range view.Waiting {
 		s.unsure[ids.Instance(key)] = true

@@ -15,7 +15,7 @@
 //     where it was; what came is used only when it has the image's digest (host/internal/imagecache).
 //   - What must be done at most once (a reboot) is recorded on disk before it is done.
 //
-// Deliberately absent: knowledge of accounts, quotas and the API; the choice of hosts; removal of images.
+// Deliberately absent: knowledge of accounts, quotas and the API; the choice of hosts.
 //
 // Start at Run in agent.go; a guest's life is in worker.go.
 package agent

@@ -157,10 +157,10 @@ func (t *transfer) advance(n int) {
 	t.fails, t.pause = 0, t.f.pause
 	switch now := time.Now(); {
 	case t.offset == t.size:
-		t.f.log.Info("image fetched", "image", t.digest, "bytes", t.size, "took", now.Sub(t.begun))
+		t.f.log.Info("image fetched", "image", t.digest, "bytes", t.size, "tookMs", now.Sub(t.begun).Milliseconds())
 	case now.Sub(t.shown) >= fetchLogPeriod:
 		t.shown = now
-		t.f.log.Info("image is being fetched", "image", t.digest, "bytes", t.offset, "of", t.size)
+		t.f.log.Info("image is being fetched", "image", t.digest, "doneBytes", t.offset, "bytes", t.size)
 	}
 }
 
@@ -181,7 +181,7 @@ func (t *transfer) wait(cause error) error {
 	}
 	pause := t.pause/2 + rand.N(t.pause/2+1)
 	t.pause = min(2*t.pause, fetchPauseMax)
-	t.f.log.Info("image transfer broke", "image", t.digest, "bytes", t.offset, "of", t.size, "try", t.fails, "retry", pause, "err", cause)
+	t.f.log.Info("image transfer broke", "image", t.digest, "doneBytes", t.offset, "bytes", t.size, "attempt", t.fails, "retryMs", pause.Milliseconds(), "err", cause)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

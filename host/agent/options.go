@@ -34,7 +34,10 @@ type Options struct {
 	// ImageSource is a directory to take absent images from, and FetchImage, if set, is asked instead. With neither they
 	// are fetched from the server.
 	ImageSource string
-	FetchImage  imagecache.Fetch
+	// ImageUnusedFor is how long an image is kept that no guest or kept disk of the host needs; default 24 h, negative is
+	// for ever.
+	ImageUnusedFor time.Duration
+	FetchImage     imagecache.Fetch
 
 	ServerAddrs []string // host:port of the host link; none means that the agent works from disk alone
 	Identity    *enroll.Identity
@@ -56,7 +59,11 @@ type Options struct {
 	// ParallelStarts bounds how many machines are started at once; default half the processors, at least 2.
 	ParallelStarts int
 	Version        string
-	Log            *slog.Logger
+	// Started is called once when the agent has begun, with what reads its counts from then on.
+	Started func(read func() Stats)
+	Log     *slog.Logger
+
+	reached func(stage string) // for tests: called as a start gets to each stage, see also qemu.Options.Reached
 }
 
 // Validate reports what is missing or contradictory.
@@ -81,6 +88,9 @@ func (o Options) Validate() error {
 	if o.UIDBase != 0 && (os.Geteuid() != 0 || o.UIDCount < 1) {
 		errs = append(errs, errors.New("users of their own for guests need root and a count"))
 	}
+	if o.ImageUnusedFor > 0 && o.ImageUnusedFor < minImageUnused {
+		errs = append(errs, fmt.Errorf("images unused for %v: want at least %v, or a negative time to keep them", o.ImageUnusedFor, minImageUnused))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("validate agent options: %w", err)
 	}
@@ -97,8 +107,14 @@ func (o Options) withDefaults() Options {
 	if o.FetchImage == nil && o.ImageSource != "" {
 		o.FetchImage = imagecache.FromDirectory(o.ImageSource)
 	}
+	if o.ImageUnusedFor == 0 {
+		o.ImageUnusedFor = 24 * time.Hour
+	}
 	if o.Driver == "" {
 		o.Driver = DriverQEMU
+	}
+	if o.reached == nil {
+		o.reached = func(string) {}
 	}
 	if o.ParallelStarts <= 0 {
 		o.ParallelStarts = max(2, runtime.NumCPU()/2)

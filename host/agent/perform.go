@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nimbrel/nimbrel/host"
@@ -77,8 +78,8 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 		w.attempts, w.pressedAt, w.lastPress = 0, time.Time{}, time.Time{}
 		return nil
 	}
-	if ctx.Err() != nil {
-		return err
+	if _, fenced := w.agent.mayStart(); ctx.Err() != nil || fenced != nil {
+		return err // that is not the guest's fault
 	}
 	if w.attempted != item.Generation {
 		w.attempted, w.attempts = item.Generation, 0
@@ -89,6 +90,7 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 	if errors.As(err, &coded) {
 		w.code = coded.code
 	}
+	w.agent.failed.starts.Add(1)
 	w.log.Warn("guest is not started", "attempt", w.attempts, "code", w.code, "err", err)
 	return nil
 }
@@ -107,6 +109,8 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 		return err
 	}
 	w.named = true
+	w.agent.o.reached("named")
+	w.holdPorts(item.Interfaces)
 	image, err := w.image(ctx, item)
 	if err != nil {
 		return &startError{host.CodeImage, err}
@@ -117,6 +121,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 	if err != nil {
 		return &startError{host.CodeNetwork, err}
 	}
+	w.agent.o.reached("ports")
 	spec := vm.Spec{
 		Dir: w.dir, ID: item.ID, Generation: item.Generation, VCPUs: item.VCPUs, MemoryMiB: item.MemoryMiB, Product: item.Type,
 		Disk: vm.Disk{Base: image, BaseFormat: "raw", SizeBytes: uint64(item.RootDiskGiB) << 30, Serial: diskSerial(item)},
@@ -132,6 +137,10 @@ func (w *worker) boot(ctx context.Context, spec vm.Spec) error {
 		defer func() { <-w.agent.starts }()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	ctx, err := w.agent.mayStart() // once it has the place: a stand-down waits for all of them
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -150,7 +159,11 @@ func (w *worker) image(ctx context.Context, item *host.Instance) (string, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, imageTimeout+time.Duration(item.ImageBytes/imageRate)*time.Second)
 	defer cancel()
-	return w.agent.images.Ensure(ctx, item.ImageSHA256, item.ImageBytes)
+	path, err := w.agent.images.Ensure(ctx, item.ImageSHA256, item.ImageBytes)
+	if err != nil {
+		return "", err
+	}
+	return path, w.agent.images.Pin(item.ImageSHA256, filepath.Join(w.dir, baseFile))
 }
 
 // diskSerial is the volume's id without its hyphen, as EC2 shows it, cut to what the device holds.
@@ -212,6 +225,7 @@ func (w *worker) remove(ctx context.Context) error {
 		return err
 	}
 	w.agent.users.give(w.record.UID)
+	w.holdPorts(nil)
 	w.named, w.record = false, record{}
 	return nil
 }

@@ -46,7 +46,7 @@ func Purge(ctx context.Context, o Options) error {
 
 func end(ctx context.Context, driver vm.Driver, dir string) error {
 	machine, err := driver.Adopt(ctx, dir)
-	if errors.Is(err, vm.ErrNoSpec) && !launched(dir) {
+	if errors.Is(err, vm.ErrNoSpec) && !launched(dir) || errors.Is(err, vm.ErrNeverRan) {
 		return nil
 	}
 	if err != nil {

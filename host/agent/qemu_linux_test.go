@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net"
 	"os"
 	"os/exec"
@@ -22,16 +20,7 @@ func TestRealMachine(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
 	}
-	sector, err := os.ReadFile("../internal/vm/qemu/selftest/boot.bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	image := append(sector, make([]byte, 1<<20-len(sector))...)
-	sum := sha256.Sum256(image)
-	source := t.TempDir()
-	if err := os.WriteFile(filepath.Join(source, hex.EncodeToString(sum[:])), image, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	source, digest, size := bootImage(t)
 	r := &rig{desk: newDesk(t), state: t.TempDir()}
 	boot := func() {
 		o := Options{ID: hostID, StateDir: r.state, ImageSource: source}
@@ -41,6 +30,7 @@ func TestRealMachine(t *testing.T) {
 		if err := o.Validate(); err != nil {
 			t.Fatal(err)
 		}
+		var err error
 		if r.agent, err = newAgent(o.withDefaults()); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +40,8 @@ func TestRealMachine(t *testing.T) {
 	boot()
 	t.Cleanup(func() { r.stop() })
 	i := instance(1, func(i *host.Instance) {
-		i.ImageSHA256, i.ImageBytes, i.Interfaces = hex.EncodeToString(sum[:]), uint64(len(image)), nil
+		i.DeleteRootOnTermination, i.RootVolume = false, "vol-00000000000000001"
+		i.ImageSHA256, i.ImageBytes, i.Interfaces = digest, uint64(size), nil
 	})
 	r.give(func() { r.putInstance(i) })
 	started := r.untilState(i.ID, host.VMRunning)
@@ -58,6 +49,10 @@ func TestRealMachine(t *testing.T) {
 		t.Errorf("console says %q", line)
 	}
 
+	r.agent.trimImages(time.Now().Add(48 * time.Hour))
+	if _, err := os.Stat(filepath.Join(r.state, "images", i.ImageSHA256)); err != nil {
+		t.Errorf("the image of a running guest: %v", err)
+	}
 	r.stop()
 	r.change(func() { r.ready = false; clear(r.actual) })
 	boot()
@@ -66,9 +61,23 @@ func TestRealMachine(t *testing.T) {
 		t.Errorf("started at %d, was %d: the machine was disturbed", s.StartedMs, started.StartedMs)
 	}
 	r.give(func() { r.put(own, host.SectionInstances, string(i.ID), nil) })
-	r.until("terminated", func() bool { return r.applied[own+"#instances"] == 2 })
+	r.until("terminated", func() bool { return r.free(1, 2, 0) })
 	if _, err := os.Stat(r.dir(i.ID)); err == nil {
 		t.Error("directory is left")
+	}
+
+	kept := filepath.Join(r.state, "images", i.ImageSHA256)
+	later := time.Now().Add(48 * time.Hour)
+	r.agent.trimImages(later)
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("the image under a kept disk: %v", err)
+	}
+	if err := os.Remove(filepath.Join(r.state, volumesFolder, "vol-00000000000000001.base")); err != nil {
+		t.Fatal(err)
+	}
+	r.agent.trimImages(later)
+	if _, err := os.Stat(kept); err == nil {
+		t.Error("an unused image is left")
 	}
 }
 

@@ -87,7 +87,12 @@ func keepDisk(stateDir, dir string, volume ids.Volume) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
-	err := os.Rename(vm.DiskPath(dir), filepath.Join(folder, string(volume)+".qcow2"))
+	// Its image first: a disk must not be without one for a moment.
+	err := os.Rename(filepath.Join(dir, baseFile), filepath.Join(folder, string(volume)+".base"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = os.Rename(vm.DiskPath(dir), filepath.Join(folder, string(volume)+".qcow2"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // never started, or moved by an attempt before
 	}

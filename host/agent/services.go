@@ -91,6 +91,19 @@ func (n kernelNetwork) LastHeard(id ids.Interface) (time.Time, error) {
 // Probe implements Network.
 func (n kernelNetwork) Probe() error { return n.ProbeGuests() }
 
+// Drops implements dropCounter.
+func (n kernelNetwork) Drops() (map[string]uint64, error) {
+	total, err := n.Datapath.Drops()
+	if err != nil {
+		return nil, err
+	}
+	drops := map[string]uint64{}
+	for _, reason := range datapath.Reasons() {
+		drops[reason.String()] = total.Dropped(reason)
+	}
+	return drops, nil
+}
+
 // openNetwork opens the data path and the services on it. close leaves the data path working.
 func (a *agent) openNetwork(ctx context.Context) (closeAll func(), err error) {
 	if a.o.DataPath == nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,10 +26,13 @@ type worker struct {
 	wake  chan struct{} // capacity 1
 
 	// agent.mu guards these.
-	adopting bool   // has not looked yet since the start of the agent
-	settled  uint64 // newest snapshot that is done, or has failed for good
-	failure  string // why it has failed for good
-	shared   vm.VM  // machine, for streams
+	adopting bool            // has not looked yet since the start of the agent
+	settled  bool            // aim is done, or has failed for good
+	aim      aim             // what was last settled
+	failure  string          // why it has failed for good
+	ports    []ids.Interface // that it may hold open
+	shared   vm.VM           // machine, for streams
+	state    host.VMState    // as last reported
 
 	machine   vm.VM // nil when nothing was launched, or it is not held
 	record    record
@@ -56,8 +60,8 @@ func (w *worker) run(ctx context.Context) {
 		if w.unknown != "" {
 			w.adopt(ctx) // a person may have put it right
 		}
-		s, networked := w.agent.current()
-		d := w.decide(s, networked)
+		s, ready := w.agent.current()
+		d := w.decide(s, ready)
 		if d.State != host.VMStopping {
 			w.pressedAt, w.lastPress = time.Time{}, time.Time{} // a later power-off has its own patience
 		}
@@ -66,6 +70,7 @@ func (w *worker) run(ctx context.Context) {
 		if d.Step != reconcile.None {
 			w.log.Info("step", "step", d.Step.String())
 			if err := w.perform(ctx, d.Step, s); err != nil && ctx.Err() == nil {
+				w.agent.failed.steps.Add(1)
 				w.log.Warn("step failed", "step", d.Step.String(), "err", err)
 				w.sleep(ctx, time.Second)
 			}
@@ -121,13 +126,15 @@ func (w *worker) adopt(ctx context.Context) {
 		return
 	}
 	w.agent.users.take(w.record.UID)
+	w.holdPorts(w.record.Interfaces)
 	w.unknown = ""
 	machine, err := w.agent.driver.Adopt(ctx, w.dir)
 	switch {
 	case err == nil:
 		w.hold(machine)
-	case errors.Is(err, vm.ErrNoSpec) && !launched(w.dir):
-		w.log.Info("guest was never launched")
+		w.pinImage()
+	case errors.Is(err, vm.ErrNoSpec) && !launched(w.dir), errors.Is(err, vm.ErrNeverRan):
+		w.log.Info("guest never ran")
 	default:
 		w.log.Error("guest is not adopted", "err", err)
 		w.unknown = err.Error()
@@ -153,6 +160,22 @@ func (w *worker) hold(machine vm.VM) {
 	w.shared = machine
 }
 
+// mayHold adds interfaces that a start from here on may open ports for. The caller holds agent.mu.
+func (w *worker) mayHold(ports []ids.Interface) {
+	for _, id := range ports {
+		if !slices.Contains(w.ports, id) {
+			w.ports = append(slices.Clip(w.ports), id)
+		}
+	}
+}
+
+// holdPorts notes the interfaces that may have a port, before one is opened and after all are closed.
+func (w *worker) holdPorts(ports []ids.Interface) {
+	w.agent.mu.Lock()
+	defer w.agent.mu.Unlock()
+	w.ports = ports
+}
+
 // letGo releases the machine, which goes on.
 func (w *worker) letGo() {
 	if w.machine == nil {
@@ -173,17 +196,17 @@ func (w *worker) hasEnded() bool {
 	}
 }
 
-func (w *worker) decide(s *snapshot, networked bool) reconcile.Decision {
-	return reconcile.Decide(w.want(s, networked), w.have(), time.Now())
+func (w *worker) decide(s *snapshot, ready bool) reconcile.Decision {
+	return reconcile.Decide(w.want(s, ready), w.have(), time.Now())
 }
 
-func (w *worker) want(s *snapshot, networked bool) reconcile.Want {
+func (w *worker) want(s *snapshot, ready bool) reconcile.Want {
 	if s == nil {
 		return reconcile.Want{}
 	}
 	item, present := s.instances[w.id]
 	want := reconcile.Want{Known: s.known, Present: present, Unsure: !present && s.unsure[w.id], Instance: item.Instance, Invalid: item.invalid}
-	want.Ready = networked && (w.agent.o.Network == nil || s.missingInterface(&item.Instance) == "")
+	want.Ready = ready && (w.agent.o.Network == nil || s.missingInterface(&item.Instance) == "")
 	return want
 }
 
@@ -212,21 +235,25 @@ var causes = map[vm.Cause]reconcile.Cause{
 
 // settle notes that a desired state is done.
 func (w *worker) settle(s *snapshot, d reconcile.Decision) {
-	w.agent.mu.Lock()
-	before := w.settled
-	w.settled = max(w.settled, s.number)
-	w.failure = ""
+	failure := ""
 	if d.Failed {
-		w.failure = d.Code + ": " + d.Reason
+		failure = d.Code + ": " + d.Reason
 	}
+	w.agent.mu.Lock()
+	aim := s.aim(w.id)
+	changed := !w.settled || w.aim != aim || w.failure != failure
+	w.settled, w.aim, w.failure = true, aim, failure
 	w.agent.mu.Unlock()
-	if before < s.number {
+	if changed {
 		w.agent.acknowledge()
 	}
 }
 
 // report tells the state when it is another than the one told last. A guest that is gone has no report.
 func (w *worker) report(ctx context.Context, s *snapshot, d reconcile.Decision) {
+	w.agent.mu.Lock()
+	w.state = d.State
+	w.agent.mu.Unlock()
 	if d.State == 0 {
 		if w.reported != "" {
 			w.agent.link.DeleteActual(host.SectionInstances, string(w.id))

@@ -46,6 +46,7 @@ func RunDriverConformance(t *testing.T, subject Subject) {
 		"Adopt":             s.adopt,
 		"AdoptEnded":        s.adoptEnded,
 		"AdoptUnrecorded":   s.adoptUnrecorded,
+		"NeverRan":          s.neverRan,
 		"Reboot":            s.reboot,
 		"Refusals":          s.refusals,
 	} {
@@ -327,6 +328,23 @@ func changed(t *testing.T, machine vm.VM, as func(vm.Status) bool) {
 }
 
 // refusals: nothing is started or adopted on a guess.
+// neverRan: a launch that was recorded and never ran is no crash, and can be begun again.
+func (s suite) neverRan(t *testing.T) {
+	d, spec := s.subject.Driver(t), s.spec(t)
+	spec.Token = rand.Text()
+	if err := os.MkdirAll(spec.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.WriteSpec(spec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Adopt(t.Context(), spec.Dir); !errors.Is(err, vm.ErrNeverRan) {
+		t.Fatalf("adopt of a launch that never ran: %v, want ErrNeverRan", err)
+	}
+	machine := s.start(t, d, spec)
+	s.subject.Booted(t, machine)
+}
+
 func (s suite) refusals(t *testing.T) {
 	d := s.subject.Driver(t)
 	for name, spoil := range map[string]func(*vm.Spec){

@@ -79,5 +79,7 @@ var pureAllowed = map[string]bool{
 // confined third-party packages may be imported below the listed folders only.
 var confined = map[string][]string{
 	"github.com/cockroachdb/pebble": {"store", "test"},
+	"github.com/prometheus":         {"svc/obs", "cmd"},
+	"github.com/BurntSushi/toml":    {"cmd"},
 	"go.opentelemetry.io":           {"svc/obs"},
 }

@@ -1,5 +1,5 @@
 // Package tidy checks what compilers and linters do not: lengths, leftover markers, banned calls with the replacement
-// named, and blobs. Its test reads every tracked file of the repository.
+// named, keys of log records, and blobs. Its test reads every tracked file of the repository.
 //
 // Lists of exceptions only shrink: an entry that is no longer needed fails the test too.
 package tidy
@@ -85,6 +85,9 @@ func checkGo(path, text string) (found []problem) {
 		case *ast.CallExpr:
 			if b := banned(path, callName(n)); b != nil {
 				found = append(found, problem{set.Position(n.Pos()).String(), b.call + ": " + b.instead})
+			}
+			for _, what := range logKeys(n) {
+				found = append(found, problem{set.Position(n.Pos()).String(), what})
 			}
 		}
 		return true

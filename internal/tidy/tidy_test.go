@@ -95,6 +95,8 @@ func TestRulesBite(t *testing.T) {
 		"background context":      checkGo("vpc/server/x.go", "package server\n\nvar _ = context.Background()\n"),
 		"exit in a library":       checkGo("dev/x.go", "package dev\n\nfunc f() { os.Exit(1) }\n"),
 		"long function":           checkGo("dev/x.go", long),
+		"stray log key":           checkGo("dev/x.go", "package dev\n\nfunc f() { s.log.Warn(\"x\", \"err\", err, \"stray\", 1) }\n"),
+		"computed log key":        checkGo("dev/x.go", "package dev\n\nfunc f() { slog.InfoContext(ctx, \"x\", name, 1) }\n"),
 		"marker":                  checkText("dev/x.go", "// FIX"+"ME later\n"),
 		"long file":               checkText("dev/x.go", strings.Repeat("\n", fileLinesMax)),
 		"long line":               checkText("dev/x.go", "//"+strings.Repeat("a", lineRunesMax)),
@@ -104,6 +106,7 @@ func TestRulesBite(t *testing.T) {
 		}
 	}
 	for name, found := range map[string][]problem{
+		"log keys":            checkGo("dev/x.go", "package dev\n\nfunc f() { o.Log.With(\"host\", h).Error(\"x\", obs.KeyError, err) }\n"),
 		"exit in main":        checkGo("cmd/nimbrel/main.go", "package main\n\nfunc main() { os.Exit(1) }\n"),
 		"clock with an owner": checkGo("compute/server/x.go", "package server\n\nvar _ = time.Now()\n"),
 	} {

@@ -118,7 +118,7 @@ func (a *api) audit(ctx context.Context, operation, subject string, err error) {
 	if err != nil {
 		outcome = err.Error()
 	}
-	a.Log.InfoContext(ctx, "audit", "operation", operation, "subject", subject, "outcome", outcome)
+	a.Log.InfoContext(ctx, "audit", "action", operation, "subject", subject, "outcome", outcome)
 }
 
 func (a *api) GetStatus(ctx context.Context, _ *operatorgen.GetStatusInput) (*operatorgen.GetStatusOutput, error) {

@@ -77,5 +77,5 @@ func streamOf(i *compute.Instance, r stream.Request) (name string, header []byte
 }
 
 func (a *api) auditStream(r *http.Request, s stream.Request) {
-	a.Log.InfoContext(r.Context(), "audit", "operation", "OpenStream", "kind", string(s.Kind), "subject", string(s.Instance), "port", s.Port, "remote", r.RemoteAddr)
+	a.Log.InfoContext(r.Context(), "audit", "action", "OpenStream", "kind", string(s.Kind), "subject", string(s.Instance), "port", s.Port, "peer", r.RemoteAddr)
 }

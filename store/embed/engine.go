@@ -212,7 +212,7 @@ type pebbleLog struct {
 func (l pebbleLog) Infof(format string, args ...any) {}
 
 func (l pebbleLog) Errorf(format string, args ...any) {
-	l.log.Error("storage engine error", "cause", fmt.Sprintf(format, args...))
+	l.log.Error("storage engine error", "err", fmt.Sprintf(format, args...))
 }
 
 func (l pebbleLog) Fatalf(format string, args ...any) {

@@ -52,7 +52,7 @@ func (e *Engine) checkDisk() {
 	usage, err := e.options.FS.GetDiskUsage(e.dir)
 	if err != nil {
 		if !errors.Is(err, vfs.ErrUnsupported) {
-			e.options.Log.Warn("disk usage unknown", "dir", e.dir, "cause", err)
+			e.options.Log.Warn("disk usage unknown", "path", e.dir, "err", err)
 		}
 		return
 	}

@@ -20,6 +20,8 @@ type Stats struct {
 	Batches, BatchCommits uint64
 	// SyncMicros counts batches by the time from apply to durable: element i those under 2^i microseconds.
 	SyncMicros [32]uint64
+	// SyncTotal is the sum of those times.
+	SyncTotal time.Duration
 	// Durable is the newest durable version, Floor the oldest that can be read.
 	Durable, Floor store.Version
 }
@@ -54,6 +56,7 @@ func (s *stats) synced(commits int, took time.Duration) {
 	defer s.mu.Unlock()
 	s.s.Batches++
 	s.s.BatchCommits += uint64(commits)
+	s.s.SyncTotal += took
 	s.s.SyncMicros[min(bits.Len64(uint64(took.Microseconds())), len(s.s.SyncMicros)-1)]++
 }
 

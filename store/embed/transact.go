@@ -128,7 +128,7 @@ func (e *Engine) must(err error) {
 		return
 	}
 	err = fmt.Errorf("store %s: the disk failed, restart to recover what is durable: %w", e.dir, err)
-	e.options.Log.Error("store disk failed", "dir", e.dir, "cause", err)
+	e.options.Log.Error("store disk failed", "path", e.dir, "err", err)
 	e.options.Fatal(err)
 	panic(err)
 }

@@ -3,7 +3,6 @@ package tuple
 import (
 	"bytes"
 	"encoding/hex"
-	"fmt"
 	"math"
 	"reflect"
 	"testing"
@@ -102,7 +101,7 @@ func FuzzDecode(f *testing.F) {
 			again = Append(again, p)
 		}
 		if !bytes.Equal(again, b) {
-			t.Fatal(fmt.Sprintf("%x decodes to %v, which encodes to %x", b, parts, again))
+			t.Fatalf("%x decodes to %v, which encodes to %x", b, parts, again)
 		}
 	})
 }

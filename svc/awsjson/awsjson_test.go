@@ -100,7 +100,7 @@ func TestHiddenErrors(t *testing.T) {
 	if w.Code != 500 || strings.Contains(w.Body.String(), "inner detail") || id == "" || !strings.Contains(w.Body.String(), id) {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
-	if !strings.Contains(log.String(), "inner detail") || !strings.Contains(log.String(), "request_id="+id) {
+	if !strings.Contains(log.String(), "inner detail") || !strings.Contains(log.String(), "request="+id) {
 		t.Errorf("the log has %s", log.String())
 	}
 }

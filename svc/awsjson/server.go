@@ -104,7 +104,7 @@ func (h *handler[API]) serve(w http.ResponseWriter, r *http.Request, name string
 func (h *handler[API]) failure(err error, operation, requestID string) (int, []byte) {
 	e := (*Error)(nil)
 	if !errors.As(err, &e) {
-		h.options.Log.Error("operation failed", "service", h.service, "operation", operation, "request_id", requestID, "err", err)
+		h.options.Log.Error("operation failed", "service", h.service, "action", operation, "request", requestID, "err", err)
 		e = Errorf(CodeInternal, http.StatusInternalServerError, Later, "internal error; the server's log has it under request id %s", requestID)
 	}
 	answer, marshalErr := json.Marshal(e)

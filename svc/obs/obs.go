@@ -23,19 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Keys of log records that mean the same everywhere.
-const (
-	KeyAccount   = "account"
-	KeyHost      = "host"
-	KeyInstance  = "instance"
-	KeyInterface = "interface"
-	KeyOperation = "op"
-	KeyRequest   = "request"
-	KeySeq       = "seq"
-	KeyVersion   = "ver"
-	KeyError     = "err"
-)
-
 // NewLogger returns a logger of one JSON object a line at a level: debug, info, warn or error.
 func NewLogger(w io.Writer, level string) (*slog.Logger, error) {
 	var l slog.Level

@@ -3,7 +3,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,7 +28,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New(usage)
+		return fmt.Errorf("no kind is given\n%s", usage)
 	}
 	flags := flag.NewFlagSet("apigen "+args[0], flag.ContinueOnError)
 	tools := flags.String("tools", "", "folder whose go.mod pins the module with the EC2 model")

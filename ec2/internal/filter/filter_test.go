@@ -2,7 +2,6 @@ package filter
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -153,7 +152,7 @@ func TestPatternExhaustive(t *testing.T) {
 		compiled := NewPattern(pattern)
 		for _, value := range words(`ab*`, 4) {
 			if got, want := compiled.Match(value), model([]rune(pattern), []rune(value)); got != want {
-				t.Fatal(fmt.Sprintf("%q on %q: %v, the model says %v", pattern, value, got, want))
+				t.Fatalf("%q on %q: %v, the model says %v", pattern, value, got, want)
 			}
 		}
 	}

@@ -214,7 +214,7 @@ func (h *Handler) failure(err error, record *Record) []byte {
 	e := (*errs.Error)(nil)
 	if !errors.As(err, &e) {
 		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
-			"request_id", record.Call.RequestID, "err", err)
+			"request", record.Call.RequestID, "err", err)
 		e = errs.Internal(record.Call.RequestID)
 	}
 	record.Code, record.Status = e.Code, e.Status

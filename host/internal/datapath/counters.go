@@ -37,6 +37,15 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// Reasons lists every reason.
+func Reasons() []Reason {
+	all := make([]Reason, reasons)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
 // dropsAt is the kernel's number of the first drop counter.
 const dropsAt = 5
 
@@ -46,6 +55,18 @@ type Counters struct {
 	ToGuestPackets, ToGuestBytes     uint64
 	ServicePackets                   uint64 // to the host's own servers
 	Drops                            [reasons]uint64
+}
+
+// add sums counts.
+func (c *Counters) add(more Counters) {
+	c.FromGuestPackets += more.FromGuestPackets
+	c.FromGuestBytes += more.FromGuestBytes
+	c.ToGuestPackets += more.ToGuestPackets
+	c.ToGuestBytes += more.ToGuestBytes
+	c.ServicePackets += more.ServicePackets
+	for i, n := range more.Drops {
+		c.Drops[i] += n
+	}
 }
 
 // Dropped is the count of one reason.

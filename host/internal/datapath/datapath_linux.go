@@ -29,6 +29,7 @@ type Datapath struct {
 	epochs    [maxPorts]uint16
 	unwritten map[uint32]bool // slots whose record the kernel does not have yet
 	lastSlot  uint32
+	released  Counters               // of ports that were released since Open
 	slots     *table[uint32, uint32] // by interface index
 	locals    *table[addressKey, uint32]
 	mappings  *mappings

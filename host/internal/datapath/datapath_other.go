@@ -34,6 +34,7 @@ func (*Datapath) InterfaceBySource(netip.Addr) (host.Interface, bool) {
 }
 func (*Datapath) Counters(ids.Interface) (Counters, error) { return Counters{}, ErrUnsupported }
 func (*Datapath) HostCounters() (Counters, error)          { return Counters{}, ErrUnsupported }
+func (*Datapath) Drops() (Counters, error)                 { return Counters{}, ErrUnsupported }
 func (*Datapath) LastSeen(ids.Interface) (Seen, error)     { return Seen{}, ErrUnsupported }
 func (*Datapath) ProbeGuests() error                       { return ErrUnsupported }
 func (*Datapath) ListenService(context.Context, string, int) (net.Listener, error) {

@@ -335,7 +335,6 @@ type packetSpec struct {
 	icmp     layers.ICMPv4TypeCode
 	id       uint16
 	df       bool
-	ttl      uint8
 	payload  []byte
 }
 

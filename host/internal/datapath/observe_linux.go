@@ -46,6 +46,36 @@ func (d *Datapath) Counters(id ids.Interface) (Counters, error) {
 // HostCounters are of packets that no port could be told for: forged, unmapped or malformed ones from the tunnel.
 func (d *Datapath) HostCounters() (Counters, error) { return d.readCounters(0) }
 
+// Drops sums the counters of all ports, open and released since Open, and those of no port. It never goes back as long as
+// the data path is open.
+func (d *Datapath) Drops() (Counters, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	total, err := d.readCounters(0)
+	if err != nil {
+		return Counters{}, err
+	}
+	total.add(d.released)
+	for _, open := range d.ports {
+		c, err := d.readCounters(open.slot)
+		if err != nil {
+			return Counters{}, err
+		}
+		total.add(c)
+	}
+	return total, nil
+}
+
+// retire keeps a port's counts for Drops and clears them for the slot's next user.
+func (d *Datapath) retire(slot uint32) error {
+	last, err := d.readCounters(slot)
+	if err != nil {
+		return err
+	}
+	d.released.add(last)
+	return d.clearCounters(slot)
+}
+
 func (d *Datapath) readCounters(slot uint32) (Counters, error) {
 	var sums [counters]uint64
 	for i := range sums {

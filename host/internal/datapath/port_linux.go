@@ -180,7 +180,7 @@ func (d *Datapath) release(open *port) error {
 		d.locals.delete(open.address()),
 		d.programs.Ports.Put(open.slot, blank),
 		d.programs.LastSeen.Put(open.slot, seenRecord{}),
-		d.clearCounters(open.slot),
+		d.retire(open.slot),
 		d.unpin(open.pin()),
 	)
 	d.ports = slices.DeleteFunc(d.ports, func(p *port) bool { return p == open })

@@ -3,8 +3,11 @@
 // A file is in the directory under its digest only when its bytes have that digest: it is fetched beside, verified once,
 // made durable and renamed. Guests share it read-only.
 //
-// Deliberately absent: chunks and peers (a later form), and removal. The directory is bounded by the operator's choice of
-// images until then.
+// A guest's disk is an overlay over its image, so an image must outlive every disk over it: of stopped guests, of kept
+// volumes, of other hosts that share the directory. Each disk therefore pins its image with a hard link beside itself,
+// and Trim removes only what has no other link; the file system keeps the count.
+//
+// Deliberately absent: chunks and peers (a later form).
 package imagecache
 
 import (
@@ -19,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/nimbrel/nimbrel/host"
 )
@@ -71,7 +75,8 @@ func (c *Cache) Ensure(ctx context.Context, digest string, size uint64) (string,
 	path := filepath.Join(c.dir, digest)
 	for {
 		if info, err := os.Stat(path); err == nil && uint64(info.Size()) == size {
-			return path, nil
+			now := time.Now()
+			return path, os.Chtimes(path, now, now) // the time of last use; see Trim
 		}
 		f, mine := c.join(digest)
 		if mine {

@@ -24,8 +24,8 @@ func TestConsoleTail(t *testing.T) {
 	}
 }
 
-// TestTrimConsole holds that a guest that never stops writing keeps a bounded log, and that the tail survives.
-func TestTrimConsole(t *testing.T) {
+// TestTrimLogs holds that a guest that never stops writing keeps a bounded log, and that the tail survives.
+func TestTrimLogs(t *testing.T) {
 	dir := t.TempDir()
 	log, err := os.OpenFile(ConsolePath(dir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -35,7 +35,7 @@ func TestTrimConsole(t *testing.T) {
 	chunk := bytes.Repeat([]byte("0123456789abcde\n"), 64<<10) // 1 MiB
 	for range 8 {
 		log.Write(chunk)
-		if err := TrimConsole(dir); err != nil {
+		if err := TrimLogs(dir); err != nil {
 			t.Fatal(err)
 		}
 	}

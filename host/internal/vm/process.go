@@ -20,8 +20,14 @@ var ErrGone = errors.New("process is gone")
 // ErrRebooted: the record is of an earlier boot of this machine.
 var ErrRebooted = errors.New("machine has booted since")
 
-// WriteProcess records the guest's process.
-func WriteProcess(dir string, p Process) error { return WriteJSON(dir, processFile, p) }
+// WriteProcess records the guest's process. The record outlives a power loss: without one the guest counts as one that
+// never ran, and is started again.
+func WriteProcess(dir string, p Process) error {
+	if err := WriteJSON(dir, processFile, p); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
 
 // ReadProcess reads the record; found is false when the agent died before it was written.
 func ReadProcess(dir string) (p Process, found bool) {

@@ -35,6 +35,9 @@ var (
 	ErrRunning = errors.New("guest is already running")
 	// ErrNoSpec: the directory does not say what was launched from it. Nothing is started or ended on a guess.
 	ErrNoSpec = errors.New("launched specification is missing or damaged")
+	// ErrNeverRan: a launch was begun in the directory, and its guest never executed an instruction: the agent died before
+	// it ran, or the start failed. It may be started as if for the first time.
+	ErrNeverRan = errors.New("guest never ran")
 	// ErrEnded: the guest has ended; there is nothing to act on.
 	ErrEnded = errors.New("guest has ended")
 )
@@ -46,10 +49,10 @@ type Driver interface {
 	Probe(ctx context.Context) (Capabilities, error)
 	// Start creates spec.Dir if need be, records the specification there, makes the disk if it is absent, and runs the
 	// guest. It returns once the guest's processors run. A previous generation's record in the directory is replaced. On
-	// error nothing runs. The caller keeps the NICs' taps and closes its own copies afterwards.
+	// error nothing runs, and Adopt answers ErrNeverRan. The caller keeps the NICs' taps and closes its own copies afterwards.
 	Start(ctx context.Context, spec Spec) (VM, error)
 	// Adopt opens the guest of a directory that Start was called on before, by this process or another. A guest that has
-	// ended meanwhile is returned too, with Done closed. Errors: ErrNoSpec, ErrLocked.
+	// ended meanwhile is returned too, with Done closed. Errors: ErrNoSpec, ErrNeverRan, ErrLocked.
 	Adopt(ctx context.Context, dir string) (VM, error)
 }
 
@@ -93,7 +96,6 @@ type Capabilities struct {
 	CPUModel    string // the model that guests see
 	Version     string // of the hypervisor
 	Simulated   bool   // no guest really runs
-	OverheadMiB int    // memory that a guest costs beyond its own
 	Degraded    []string
 }
 

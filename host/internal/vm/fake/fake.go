@@ -60,7 +60,7 @@ func (w *World) Driver() *Driver { return &Driver{w} }
 
 // Probe implements vm.Driver.
 func (d *Driver) Probe(context.Context) (vm.Capabilities, error) {
-	return vm.Capabilities{Accelerator: "fake", Reason: "simulated: no guest really runs", CPUModel: "none", Version: "fake", Simulated: true, OverheadMiB: 160}, nil
+	return vm.Capabilities{Accelerator: "fake", Reason: "simulated: no guest really runs", CPUModel: "none", Version: "fake", Simulated: true}, nil
 }
 
 // Start implements vm.Driver.
@@ -100,11 +100,11 @@ func (w *World) launch(ctx context.Context, spec vm.Spec, lock *os.File) (*handl
 			return nil, err
 		}
 	}
-	if err := vm.ClearRecords(spec.Dir); err != nil {
-		return nil, err
-	}
 	spec.Token = rand.Text()
 	if err := vm.WriteSpec(spec); err != nil {
+		return nil, err
+	}
+	if err := vm.ClearRecords(spec.Dir); err != nil {
 		return nil, err
 	}
 	select {
@@ -136,7 +136,7 @@ func (w *World) runs(dir string) bool {
 	}
 	p, found := vm.ReadProcess(dir)
 	_, ended := vm.ReadExit(dir, spec.Generation)
-	return found && !ended && p.BootID == vm.BootID()
+	return found && !ended && p.Token == spec.Token && p.BootID == vm.BootID()
 }
 
 // Adopt implements vm.Driver.
@@ -165,10 +165,20 @@ func (w *World) adopt(dir string) (*handle, error) {
 	case g == nil && alive:
 		g = &guest{boot: rand.Text()}
 		w.guests[dir] = g
+	case g == nil && neverRan(dir, spec):
+		lock.Close()
+		return nil, vm.ErrNeverRan
 	case g == nil:
 		g = &guest{exit: recordedExit(dir, spec)}
 	}
 	return w.hold(spec, g, lock), nil
+}
+
+// neverRan says whether the agent died between the record of a launch and its guest's first moment.
+func neverRan(dir string, spec vm.Spec) bool {
+	p, found := vm.ReadProcess(dir)
+	_, ended := vm.ReadExit(dir, spec.Generation)
+	return !ended && (!found || p.Token != spec.Token)
 }
 
 // recordedExit is how a guest of an earlier world ended.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
@@ -17,9 +18,7 @@ import (
 const (
 	cgroupMount  = "/sys/fs/cgroup"
 	cgroupParent = "nimbrel"
-	// overheadMiB is what QEMU takes beyond the guest's memory: text, translation buffer, queues. Measured at 80 to 110.
-	overheadMiB = 160
-	periodUs    = 100_000
+	periodUs     = 100_000
 )
 
 // setting is one value written to one control file.
@@ -67,7 +66,7 @@ func (c *cgroups) enable() error {
 // limits are a guest's settings: its memory with QEMU's overhead and slack for buffers, its processors with half of one
 // for device emulation, and a share of a busy machine in proportion to its processors.
 func (c *cgroups) limits(vcpus, memoryMiB int) []setting {
-	bytes := fmt.Sprint((memoryMiB + overheadMiB + memoryMiB/20 + 96) << 20)
+	bytes := fmt.Sprint((memoryMiB + host.GuestOverheadMiB + memoryMiB/20 + 96) << 20)
 	quota := vcpus*periodUs + periodUs/2
 	if c.unified {
 		return []setting{{"memory.max", bytes}, {"cpu.max", fmt.Sprint(quota, " ", periodUs)}, {"cpu.weight", fmt.Sprint(min(100*vcpus, 10_000))}}

@@ -13,5 +13,7 @@
 // and tells it to quit. A process that is gone without such a record has crashed; this holds also for what happened
 // while no agent ran. The price is that an agent which is down for long leaves the memory of such guests occupied.
 //
-// While no agent runs the console log is not trimmed (see vm.TrimConsole).
+// While no agent runs nothing trims the logs (see vm.TrimLogs): a guest that never stops writing to its console fills the
+// disk at the speed of its serial port, some MB/s. The first thing that an adopting agent does is to trim them. A pipe in
+// the file's place would stop the guest, a socket would lose what it says; so the agent is to be supervised.
 package qemu

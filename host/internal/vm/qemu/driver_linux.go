@@ -27,6 +27,8 @@ type Options struct {
 	UEFICode string // firmware; default Debian's package ovmf
 	UEFIVars string // initial variables
 	Log      *slog.Logger
+	// Reached, for tests, is called as a start gets to each stage: "specified", "spawned", "recorded", "connected", "runs".
+	Reached func(stage string)
 }
 
 func (o Options) withDefaults() Options {
@@ -40,6 +42,9 @@ func (o Options) withDefaults() Options {
 	fill(&o.UEFIVars, "/usr/share/OVMF/OVMF_VARS_4M.fd")
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Reached == nil {
+		o.Reached = func(string) {}
 	}
 	return o
 }
@@ -94,18 +99,31 @@ func (d *Driver) start(ctx context.Context, spec vm.Spec) (*machine, error) {
 	return m, nil
 }
 
-// launch runs the guest in a locked directory.
-func (d *Driver) launch(ctx context.Context, spec vm.Spec, found *probed, lock *os.File) (*machine, error) {
+// launch runs the guest in a locked directory. The specification comes first: from then on no earlier record counts,
+// and until the process is recorded, which is before the guest's first instruction, the guest has never run.
+func (d *Driver) launch(ctx context.Context, spec vm.Spec, found *probed, lock *os.File) (m *machine, err error) {
 	if err := refuseRunning(spec.Dir); err != nil {
-		return nil, err
-	}
-	if err := vm.ClearRecords(spec.Dir); err != nil {
 		return nil, err
 	}
 	spec.Token = rand.Text()
 	if err := vm.WriteSpec(spec); err != nil {
 		return nil, err
 	}
+	d.options.Reached("specified")
+	if err := vm.ClearRecords(spec.Dir); err != nil {
+		return nil, err
+	}
+	if m, err = d.boot(ctx, spec, found, lock); err != nil {
+		if clearErr := vm.ClearRecords(spec.Dir); clearErr != nil {
+			return nil, errors.Join(err, clearErr)
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+// boot runs the guest of a specification. On error its process has ended.
+func (d *Driver) boot(ctx context.Context, spec vm.Spec, found *probed, lock *os.File) (*machine, error) {
 	open, err := d.options.open(spec)
 	if err != nil {
 		return nil, err
@@ -122,7 +140,7 @@ func (d *Driver) launch(ctx context.Context, spec vm.Spec, found *probed, lock *
 	open.close() // now, so that the monitor's end is the process's end
 	m := newMachine(d.options.Log, spec, child.Handle, found.cgroups, lock)
 	m.status = child.exitStatus
-	if err := m.run(ctx); err != nil {
+	if err := m.run(ctx, d.options.Reached); err != nil {
 		words := lastWords(spec.Dir)
 		child.end()
 		found.cgroups.remove(spec.ID)
@@ -135,10 +153,11 @@ func (d *Driver) launch(ctx context.Context, spec vm.Spec, found *probed, lock *
 }
 
 // run connects to a fresh machine, lets its processors go and begins to watch it.
-func (m *machine) run(ctx context.Context) error {
+func (m *machine) run(ctx context.Context, reached func(stage string)) error {
 	if err := m.connect(ctx); err != nil {
 		return err
 	}
+	reached("connected")
 	monitor := m.client()
 	if err := monitor.Execute(ctx, "cont", nil, nil); err != nil {
 		monitor.Close()
@@ -154,6 +173,7 @@ func (m *machine) run(ctx context.Context) error {
 		monitor.Close()
 		return fmt.Errorf("machine does not run: status %s", status.Status)
 	}
+	reached("runs")
 	go m.watch(ctx, monitor)
 	go m.reap()
 	return nil
@@ -166,23 +186,36 @@ func refuseRunning(dir string) error {
 	case err == nil:
 		handle.Close()
 		return vm.ErrRunning
-	case errors.Is(err, vm.ErrGone), errors.Is(err, vm.ErrRebooted), errors.Is(err, vm.ErrNoSpec):
+	case errors.Is(err, vm.ErrGone), errors.Is(err, vm.ErrRebooted), errors.Is(err, vm.ErrNoSpec), errors.Is(err, vm.ErrNeverRan):
 		return nil
 	}
 	return err
 }
 
 // findMachine opens the process that runs from dir: the recorded one, else one that carries the launched token. The
-// record is looked at first, so that a damaged specification does not hide a running guest.
+// record is looked at first, so that a damaged specification does not hide a running guest. A record of another token is
+// of an earlier start. Errors: ErrGone and ErrRebooted, when it ran; ErrNeverRan; ErrNoSpec.
 func findMachine(dir string) (*vm.Handle, error) {
-	if p, found := vm.ReadProcess(dir); found {
-		return vm.OpenProcess(p)
+	p, recorded := vm.ReadProcess(dir)
+	ended := vm.ErrNeverRan
+	if recorded {
+		handle, err := vm.OpenProcess(p)
+		if !errors.Is(err, vm.ErrGone) && !errors.Is(err, vm.ErrRebooted) {
+			return handle, err
+		}
+		ended = err
 	}
 	spec, err := vm.ReadSpec(dir)
 	if err != nil {
 		return nil, err
 	}
-	p, err := vm.FindProcess(spec.Token)
+	if recorded && p.Token == spec.Token {
+		return nil, ended
+	}
+	p, err = vm.FindProcess(spec.Token)
+	if errors.Is(err, vm.ErrGone) {
+		return nil, vm.ErrNeverRan
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +244,10 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 		return nil, err
 	}
 	handle, err := findMachine(dir)
-	groups, _ := findCgroups() // for removing what an earlier agent made
+	if _, ended := vm.ReadExit(dir, spec.Generation); errors.Is(err, vm.ErrNeverRan) && ended {
+		err = vm.ErrGone // its process's record was lost
+	}
+	groups, _ := findCgroups() // Probe says why there are none
 	m := newMachine(d.options.Log, spec, handle, groups, lock)
 	switch {
 	case errors.Is(err, vm.ErrGone):
@@ -223,6 +259,10 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 	case err != nil:
 		lock.Close()
 		return nil, err
+	}
+	// Again: the agent that spawned it may have died before.
+	if err := groups.confine(spec, handle.PID); err != nil {
+		m.log.Warn("guest runs without limits", "instance", spec.ID, "err", err)
 	}
 	go m.reap()
 	m.resume(ctx)

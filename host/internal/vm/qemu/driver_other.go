@@ -14,6 +14,7 @@ type Options struct {
 	Binary, StateDir, CPU, UEFICode, UEFIVars string
 	UID                                       int
 	Log                                       *slog.Logger
+	Reached                                   func(stage string)
 }
 
 // New refuses: guests run on Linux only. The fake driver runs everywhere.

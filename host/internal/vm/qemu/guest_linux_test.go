@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/host/internal/vm/qemu"
 )
@@ -112,6 +113,7 @@ func TestConfinement(t *testing.T) {
 	if err != nil || bytes.Count(devices, []byte(":")) != 1 || !bytes.Contains(devices, []byte("lo:")) {
 		t.Errorf("network of the machine: %s, %v; want its own loopback alone", devices, err)
 	}
+	confined(t, pid)
 	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
 		t.Errorf("session %d, %v; want its own, %d", sid, err, pid)
 	}
@@ -127,11 +129,50 @@ func TestConfinement(t *testing.T) {
 	if len(caps.Degraded) == 0 && !bytes.Contains(groups, []byte("/nimbrel/i-0123456789abcdef0")) {
 		t.Errorf("control groups:\n%s", groups)
 	}
+	// An agent that died right after the spawn had not put it into its group: the next one does.
+	for _, path := range []string{"/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/cpu/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"} {
+		if err := os.WriteFile(path, []byte(fmt.Sprint(pid)), 0); err != nil && !os.IsNotExist(err) {
+			t.Logf("%s: %v", path, err)
+		}
+	}
+	machine.Release()
+	machine, err = subject{}.Driver(t).Adopt(t.Context(), machine.Spec().Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer machine.Release()
+	if again, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)); !bytes.Equal(again, groups) {
+		t.Errorf("control groups after the adoption:\n%s, before:\n%s", again, groups)
+	}
 	machine.Kill(t.Context())
 	found, _ := filepath.Glob("/sys/fs/cgroup/*/nimbrel/i-0123456789abcdef0")
 	unified, _ := filepath.Glob("/sys/fs/cgroup/nimbrel/i-0123456789abcdef0")
 	if len(found)+len(unified) != 0 {
 		t.Errorf("control groups are left: %v %v", found, unified)
+	}
+}
+
+// confined looks at what bounds a machine's process.
+func confined(t *testing.T, pid int) {
+	t.Helper()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"Max core file size": "0 0", "Max open files": "1024 1024"} {
+		line := grep(limits, name)
+		if got := strings.Join(strings.Fields(strings.TrimPrefix(line, name))[:2], " "); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || string(score) != "500\n" {
+		t.Errorf("out-of-memory score %q, %v", score, err)
+	}
+	for _, path := range []string{"/sys/fs/cgroup/memory/nimbrel/i-0123456789abcdef0/memory.limit_in_bytes", "/sys/fs/cgroup/nimbrel/i-0123456789abcdef0/memory.max"} {
+		limit, err := os.ReadFile(path)
+		if err == nil && strings.TrimSpace(string(limit)) != fmt.Sprint((96+host.GuestOverheadMiB+96/20+96)<<20) {
+			t.Errorf("memory limit is %s", limit)
+		}
 	}
 }
 

@@ -90,6 +90,7 @@ func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
 	defer cancel()
 	trim := time.NewTicker(trimEvery)
 	defer trim.Stop()
+	m.trim() // what was written while no agent ran
 	var events <-chan qmp.Event
 	redial := time.After(0)
 	if monitor != nil {
@@ -114,14 +115,20 @@ func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
 				m.synchronize(ctx, monitor)
 			}
 		case <-trim.C:
-			if err := vm.TrimConsole(m.spec.Dir); err != nil {
-				m.log.Warn("console grows", "instance", m.spec.ID, "err", err)
-			}
+			m.trim()
 		case <-m.done:
 			return
 		case <-m.released:
 			return
 		}
+	}
+}
+
+// trim bounds what the guest and its machine's process have written. While no agent runs nothing does: the console's log
+// grows as fast as the guest writes.
+func (m *machine) trim() {
+	if err := vm.TrimLogs(m.spec.Dir); err != nil {
+		m.log.Warn("logs grow", "instance", m.spec.ID, "err", err)
 	}
 }
 

@@ -91,7 +91,7 @@ func (o Options) probe(ctx context.Context) (*probed, error) {
 	}
 	found := &probed{accelerator: v.Accelerator, panicDevice: strings.Contains(devices, `"pvpanic-pci"`)}
 	found.capabilities = vm.Capabilities{
-		Accelerator: v.Accelerator.Name, Reason: v.Reason, CPUModel: v.Accelerator.CPU, Version: version, OverheadMiB: overheadMiB,
+		Accelerator: v.Accelerator.Name, Reason: v.Reason, CPUModel: v.Accelerator.CPU, Version: version,
 	}
 	degrade := func(what string) {
 		found.capabilities.Degraded = append(found.capabilities.Degraded, what)

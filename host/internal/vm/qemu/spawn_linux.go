@@ -18,6 +18,12 @@ type process struct {
 	cmd *exec.Cmd
 }
 
+// bounded becomes QEMU, whose path and arguments follow it, in the same process, as the guest's own user. A core would hold
+// the guest's memory. 1,024 descriptors are many times what a machine opens. The score makes the kernel end a guest before
+// the agent and the server when the machine is out of memory; one over its group's limit is ended there, whatever its
+// score. A bound that cannot be set is no reason to refuse a guest.
+const bounded = `ulimit -c 0 || :; ulimit -n 1024 || :; echo 500 >/proc/self/oom_score_adj || :; exec "$0" "$@"`
+
 // spawn runs QEMU in a session of its own, with no tie to the agent's life, and records it before anything else can fail.
 func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process, error) {
 	log, err := os.OpenFile(vm.LogPath(spec.Dir), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
@@ -25,8 +31,12 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 		return nil, err
 	}
 	defer log.Close()
+	binary, err := exec.LookPath(o.Binary)
+	if err != nil {
+		return nil, fmt.Errorf("spawn %s: %w", o.Binary, err)
+	}
 	pidfd := -1
-	cmd := exec.Command(o.Binary, args...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", bounded, binary}, args...)...)
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
 	cmd.SysProcAttr = confine(spec.UID)
@@ -42,6 +52,7 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 		return nil, err
 	}
 	child := &process{handle, cmd}
+	o.Reached("spawned")
 	if handle.StartTime, err = vm.StartTime(p.PID); err == nil {
 		err = vm.WriteProcess(spec.Dir, handle.Process)
 	}
@@ -49,6 +60,7 @@ func (o Options) spawn(spec vm.Spec, args []string, files []*os.File) (*process,
 		child.end()
 		return nil, err
 	}
+	o.Reached("recorded")
 	return child, nil
 }
 
@@ -96,10 +108,17 @@ func (p *process) exitStatus() int {
 
 // lastWords is the end of what the machine's process had to say, for an error message.
 func lastWords(dir string) string {
-	b, err := os.ReadFile(vm.LogPath(dir))
+	file, err := os.Open(vm.LogPath(dir))
 	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(b[max(0, len(b)-2048):])), "\n")
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, min(2048, info.Size())) // the log may be long, and mostly a hole
+	n, _ := file.ReadAt(b, info.Size()-int64(len(b)))
+	lines := strings.Split(strings.TrimSpace(string(b[:n])), "\n")
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }

@@ -140,7 +140,7 @@ func resizeInKernel(disk *os.File, number int32, start, length int64) error {
 	type partition struct {
 		start, length int64
 		number        int32
-		names         [128]byte
+		_             [128]byte // names
 	}
 	type argument struct {
 		op, flags, size int32

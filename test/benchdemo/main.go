@@ -1,0 +1,184 @@
+// Command benchdemo measures what a person meets in the first minutes, on a cloud of its own beside any other:
+//
+//   - demo.clone_to_running_warm_s: a fresh clone, built, its image made, two hosts brought up and one instance running
+//     at the server, with packages and Go's caches present; demo.clone_to_running_cold_s with empty build and image caches
+//   - demo.boot_over_bare_qemu: from the machine process's start to the first ssh banner through the cloud's own path,
+//     over the same under plain QEMU with user networking, in turns
+//   - demo.rss_mib: the server's resident memory after the demo, its virtual machines up
+//   - demo.run_accept_over_fsync: RunInstances at the server's door over a write and sync of 4 KiB at the same time, on
+//     fake hosts so that virtual machines take no part
+//
+// It measures the commit that is checked out, not the working tree. Figures and checks go to standard output and to a
+// file, progress to standard error. It refuses to measure in memory or on a disk that stalls, ends its clouds however it
+// ends, and checks that they left nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	source, dir, results string
+	rounds, launches     int
+	figures              string
+	limit                time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.source, "source", ".", "checkout to clone from")
+	flag.StringVar(&o.dir, "dir", "/var/tmp", "where clones and clouds lie while this runs; must be on a disk")
+	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
+	flag.IntVar(&o.rounds, "rounds", 5, "boots in the cloud and under plain QEMU, each; at least 3")
+	flag.IntVar(&o.launches, "launches", 60, "launches on fake hosts; 50 to 64, the quota of an account")
+	flag.StringVar(&o.figures, "figures", everything, "which to take besides the warm clone's")
+	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "give up after this long")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "benchdemo:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// everything names the figures that are optional.
+const everything = "boot,rss,accept,cold"
+
+func (o options) wants(name string) bool { return slices.Contains(strings.Split(o.figures, ","), name) }
+
+// Validate reports the first reason why nothing can be measured here.
+func (o options) Validate() error {
+	switch {
+	case o.rounds < 3 || o.rounds > 20:
+		return fmt.Errorf("--rounds %d: want 3 to 20", o.rounds)
+	case o.launches < 50 || o.launches > 64:
+		return fmt.Errorf("--launches %d: want 50 to 64", o.launches)
+	case slices.ContainsFunc(strings.Split(o.figures, ","), func(name string) bool { return !slices.Contains(strings.Split(everything, ","), name) }):
+		return fmt.Errorf("--figures %q: want some of %s", o.figures, everything)
+	case runtime.GOOS != "linux" || os.Geteuid() != 0:
+		return errors.New("virtual machines need root on Linux: run `sudo make bench-demo` there")
+	}
+	for program, debian := range map[string]string{"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "git": "git", "aws": "awscli"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("no %s on the PATH: run `sudo make demo` once, or install Debian's %s", program, debian)
+		}
+	}
+	return nil
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	if o.source, err = filepath.Abs(o.source); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(o.dir, prefix+"-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o755); err != nil { // who builds may be another user than root
+		return err
+	}
+	disk, err := openDisk(dir)
+	if err != nil {
+		return err
+	}
+	defer disk.close()
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	b := &bench{options: o, dir: dir, disk: disk}
+	b.measure(ctx)
+	return errors.Join(b.errs...)
+}
+
+// bench is the state of one run.
+type bench struct {
+	options
+	dir   string
+	disk  *disk
+	built checkout // by the warm clone; empty when that failed
+	lines []string
+	// guests are instances that the clouds still had when they were ended.
+	guests []string
+	errs   []error
+}
+
+// measure takes all figures. A figure that cannot be had is reported, and the rest are taken all the same.
+func (b *bench) measure(ctx context.Context) {
+	begun := time.Now()
+	watch := watchMachine()
+	b.onRealHosts(ctx)
+	if b.built.disk != "" && b.wants("accept") {
+		b.onFakeHosts(ctx)
+	}
+	if b.wants("cold") && ctx.Err() == nil {
+		b.coldClone(ctx)
+	}
+	b.check("bench_leaves_nothing", watch.left(b.guests))
+	if err := b.write(); err != nil {
+		b.errs = append(b.errs, err)
+	}
+	if ctx.Err() != nil {
+		b.errs = append(b.errs, fmt.Errorf("interrupted after %v: %w", time.Since(begun).Round(time.Second), ctx.Err()))
+	}
+	progress("done in %v", time.Since(begun).Round(time.Second))
+}
+
+// onRealHosts takes the figures of one cloud with virtual machines.
+func (b *bench) onRealHosts(ctx context.Context) {
+	c := b.newCloud("real", false)
+	defer b.end(c)
+	took, built, err := b.cloneToRunning(ctx, c, "warm", nil)
+	b.built = built
+	b.goal("clone_to_running_warm_s", figure{value: took.Seconds(), unit: "s"}, warmGoal, err)
+	if err != nil {
+		return
+	}
+	if b.wants("boot") {
+		b.boots(ctx, c)
+	}
+	if b.wants("rss") {
+		rss, err := b.residentAfterDemo(ctx, c)
+		b.goal("rss_mib", figure{value: rss, unit: "MiB"}, residentGoal, err)
+	}
+}
+
+func (b *bench) onFakeHosts(ctx context.Context) {
+	c := b.newCloud("fake", true)
+	defer b.end(c)
+	f, err := b.acceptOverSync(ctx, c)
+	b.goal("run_accept_over_fsync", f, acceptGoal, err)
+}
+
+// coldClone prints its figure; how fast a compiler starts from nothing is no promise of ours.
+func (b *bench) coldClone(ctx context.Context) {
+	c := b.newCloud("cold", false)
+	defer b.end(c)
+	caches, err := b.emptyCaches()
+	if err == nil {
+		var took time.Duration
+		took, _, err = b.cloneToRunning(ctx, c, "cold", caches)
+		if err == nil {
+			b.figure("clone_to_running_cold_s", figure{value: took.Seconds(), unit: "s"})
+		}
+	}
+	if err != nil {
+		b.errs = append(b.errs, fmt.Errorf("clone with empty caches: %w", err))
+	}
+}
