@@ -148,6 +148,9 @@ func TestLists(t *testing.T) {
 	}
 	_, err := o.CreateAccount(o.ctx, &operatorgen.CreateAccountInput{Name: "second"})
 	wantCode(t, err, operatorgen.CodeConflict)
+	if text := err.Error(); !strings.Contains(text, `"second" already exists`) || strings.Contains(text, "guard") {
+		t.Errorf("an operator reads %q", text)
+	}
 
 	launched, err := o.Compute().RunInstances(o.ctx, o.Account, o.Request(3))
 	if err != nil {
