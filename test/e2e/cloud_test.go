@@ -19,8 +19,8 @@ import (
 
 // Limits are ends of patience, not expectations: what they bound takes a fifth of them on a busy machine.
 const (
-	commandLimit = 3 * time.Minute
-	eventLimit   = 60 * time.Second
+	commandLimit = 10 * time.Minute // the demo is one command
+	eventLimit   = 4 * time.Minute
 	pollEvery    = 100 * time.Millisecond
 )
 
