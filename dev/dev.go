@@ -55,6 +55,7 @@ const (
 	// emulatedVCPUs is how many vCPUs one processor carries.
 	emulatedVCPUs = 4
 	maxFakeHosts  = 256
+	maxZones      = 16 // the server's
 )
 
 // Cloud is a one-machine cloud in a state directory.
@@ -93,8 +94,9 @@ func DefaultPlan(fake bool, hosts int, at Places) Plan {
 		VCPUs: 64, MemoryMi: 256 << 10,
 	}
 	if !fake {
-		p.VCPUs = max(1, runtime.NumCPU()*emulatedVCPUs/hosts)
-		p.MemoryMi = max(256, (availableMemoryMi()-reservedMemoryMi)/hosts)
+		share := max(1, hosts) // Validate refuses fewer
+		p.VCPUs = max(1, runtime.NumCPU()*emulatedVCPUs/share)
+		p.MemoryMi = max(256, (availableMemoryMi()-reservedMemoryMi)/share)
 	}
 	return p
 }
@@ -102,13 +104,13 @@ func DefaultPlan(fake bool, hosts int, at Places) Plan {
 // Validate reports the first thing wrong with a plan.
 func (p Plan) Validate() error {
 	if p.Fake {
-		if p.Hosts < 1 || p.Hosts > maxFakeHosts || p.Zones < 1 || p.Zones > 26 {
-			return fmt.Errorf("%d fake hosts in %d zones: want 1 to %d hosts and 1 to 26 zones", p.Hosts, p.Zones, maxFakeHosts)
+		if p.Hosts < 1 || p.Hosts > maxFakeHosts || p.Zones < 1 || p.Zones > maxZones {
+			return fmt.Errorf("%d fake hosts in %d zones: want 1 to %d hosts and 1 to %d zones", p.Hosts, p.Zones, maxFakeHosts, maxZones)
 		}
 		return nil
 	}
-	if p.Hosts < 1 || p.Hosts > 26 {
-		return fmt.Errorf("%d hosts: want 1 to 26, since each is a zone of its own", p.Hosts)
+	if p.Hosts < 1 || p.Hosts > maxZones {
+		return fmt.Errorf("%d hosts: want 1 to %d, since each is a zone of its own", p.Hosts, maxZones)
 	}
 	return p.fabric().Validate()
 }

@@ -37,6 +37,9 @@ type UpOptions struct {
 
 // Up brings the cloud up, or what is missing of it, and returns when every host is connected.
 func (c *Cloud) Up(ctx context.Context, o UpOptions) error {
+	if err := o.Plan.Validate(); err != nil {
+		return err
+	}
 	if err := c.makeDir(); err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func (c *Cloud) ensureHosts(ctx context.Context, p Plan) error {
 		}
 	}
 	for _, rec := range records {
-		if err := c.poll(ctx, hostLimit, rec, func() (bool, error) { return c.hostUp(ctx, rec.Name) }); err != nil {
+		if err := c.poll(ctx, hostLimit, rec, func() (bool, error) { return c.hostUp(ctx, rec) }); err != nil {
 			return fmt.Errorf("wait for %s to join: %w", rec.Name, err)
 		}
 	}
@@ -170,14 +173,15 @@ func (c *Cloud) ensureHost(ctx context.Context, p Plan, i int) (daemon.Record, b
 	return c.daemons().Start(spec)
 }
 
-func (c *Cloud) hostUp(ctx context.Context, name string) (bool, error) {
+// hostUp says whether a host is connected by the process that runs now: the server believes for a while in one that died.
+func (c *Cloud) hostUp(ctx context.Context, rec daemon.Record) (bool, error) {
 	out, err := c.api().ListHosts(ctx, &operatorgen.ListHostsInput{})
 	if err != nil {
 		return false, nil //nolint:nilerr // the server may be starting; the poll's limit decides
 	}
 	for _, h := range out.Hosts {
-		if h.Name == name && h.State == operatorgen.HostStateUp {
-			return true, nil
+		if h.Name == rec.Name && h.State == operatorgen.HostStateUp {
+			return h.LastSeenAtMs != nil && *h.LastSeenAtMs >= rec.Started.UnixMilli(), nil
 		}
 	}
 	return false, nil

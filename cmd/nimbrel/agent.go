@@ -139,6 +139,9 @@ func (f *agentFlags) runObserved(ctx context.Context, o agent.Options) error {
 }
 
 func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
+	if f.driver != agent.DriverQEMU && f.driver != agent.DriverFake { // before a token is spent on it
+		return agent.Options{}, fmt.Errorf("--driver %q: want %s or %s", f.driver, agent.DriverQEMU, agent.DriverFake)
+	}
 	log, err := obs.NewLogger(os.Stderr, f.logLevel)
 	if err != nil {
 		return agent.Options{}, err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -104,9 +105,9 @@ func (f *serverFlags) run(ctx context.Context) error {
 
 // serve opens every door before it serves any, so that a port in use is an error at once.
 func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.Logger) error {
-	api, errAPI := net.Listen("tcp", f.listen)
-	link, errLink := net.Listen("tcp", f.link)
-	metrics, errMetrics := net.Listen("tcp", f.metrics)
+	api, errAPI := listen("--listen", f.listen)
+	link, errLink := listen("--link", f.link)
+	metrics, errMetrics := listen("--metrics", f.metrics)
 	operators, errOperators := f.listenOperators()
 	if err := errors.Join(errAPI, errLink, errMetrics, errOperators); err != nil {
 		return err
@@ -127,6 +128,14 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 	group.Go(func() error { return obs.Serve(ctx, api, tenantDoor) })
 	group.Go(func() error { return obs.Serve(ctx, operators, operatorDoor) })
 	return group.Wait()
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: stop what uses it, or choose another with %s (`nimbrel dev up`: --port)", err, flag)
+	}
+	return l, err
 }
 
 // listenOperators opens the operators' socket for root and one more user. A socket that another server still answers on

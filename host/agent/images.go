@@ -48,8 +48,8 @@ func (a *agent) trimImages(now time.Time) {
 	if err != nil {
 		a.o.Log.Warn("images are not trimmed", "err", err)
 	}
-	if len(removed) > 0 {
-		a.o.Log.Info("unused images removed", "images", removed)
+	for _, digest := range removed {
+		a.o.Log.Info("unused image removed", "image", digest)
 	}
 }
 

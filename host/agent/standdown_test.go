@@ -40,7 +40,9 @@ func TestStandDown(t *testing.T) {
 	r.agent.confirm(1)
 	r.until("the network is applied", func() bool { return r.applied[own+"#interfaces"] == 2 })
 	s, ready := r.agent.current()
-	w := r.agent.worker(late.ID)
+	r.agent.mu.Lock()
+	w := r.agent.workers[late.ID]
+	r.agent.mu.Unlock()
 	if d := reconcile.Decide(w.want(s, ready), reconcile.Have{Named: true, Directory: true}, time.Now()); d.Step != reconcile.None || d.Settled {
 		t.Errorf("decided %+v behind the fence", d)
 	}

@@ -21,6 +21,9 @@ const blockBytes = 1 << 20
 // adopt copies the raw disk at path into dir under its digest, unless it is there. It returns digest and size.
 func adopt(ctx context.Context, dir, path string) (digest string, size uint64, err error) {
 	source, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return "", 0, &image.InvalidError{Field: "content", Reason: err.Error() + ": want a raw disk that the server can read"}
+	}
 	if err != nil {
 		return "", 0, fmt.Errorf("open image file: %w", err)
 	}

@@ -19,13 +19,15 @@ const othersShown = 5
 // watch holds what the machine was before.
 type watch struct{ before inventory.Inventory }
 
-func watchMachine() watch { return watch{inventory.Take()} }
+func watchMachine() watch {
+	return watch{inventory.Take(inventory.Options{Programs: inventory.CloudPrograms()})}
+}
 
 // left says what came and stayed. What is not ours is mentioned and left to whoever made it.
 func (w watch) left(guests []string) error {
 	var mine []string
 	others := 0
-	for _, line := range inventory.Diff(w.before, inventory.Take()) {
+	for _, line := range inventory.Diff(w.before, inventory.Take(inventory.Options{Programs: inventory.CloudPrograms()})) {
 		if isOurs(line, guests) {
 			mine = append(mine, line)
 			continue

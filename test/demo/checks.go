@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -194,9 +198,12 @@ func (d *demo) overlap(ctx context.Context) error {
 
 // hostIsolated tries what a guest must not reach: API, host link, agents, underlay; and a tunnel packet of its own making.
 func (d *demo) hostIsolated(ctx context.Context) error {
-	for _, target := range []string{"198.18.77.1 8774", "198.18.77.1 8773", "198.18.77.11 22", "169.254.169.254 22", "10.0.0.1 8773", "127.0.0.1 8773"} {
-		address, port, _ := strings.Cut(target, " ")
-		out, _ := d.inGuest(ctx, "a1", "probe", "tcp", address, port, deniedMs)
+	targets, far, err := d.forbidden(ctx)
+	if err != nil {
+		return err
+	}
+	for _, target := range targets {
+		out, _ := d.inGuest(ctx, "a1", "probe", "tcp", target.Addr().String(), strconv.Itoa(int(target.Port())), deniedMs)
 		if err := expect(strings.HasPrefix(out, "fail"), "a guest reached %s: %s", target, out); err != nil {
 			return err
 		}
@@ -207,7 +214,7 @@ func (d *demo) hostIsolated(ctx context.Context) error {
 	}
 	const packets, networks = 50, 8 // network identifiers are counted from 1
 	for vni := 1; vni <= networks; vni++ {
-		err := d.probe(ctx, "a1", "raw-vxlan", "198.18.77.12", fmt.Sprint(vni), "10.0.0.10", "10.0.1.10", fmt.Sprintf("count=%d", packets), "dstPort=7")
+		err := d.probe(ctx, "a1", "raw-vxlan", far.String(), fmt.Sprint(vni), "10.0.0.10", "10.0.1.10", fmt.Sprintf("count=%d", packets), "dstPort=7")
 		if err != nil {
 			return err
 		}
@@ -217,6 +224,41 @@ func (d *demo) hostIsolated(ctx context.Context) error {
 		return err
 	}
 	return expect(after-before < packets/2, "forged tunnel packets: a2 received %d datagrams", after-before)
+}
+
+// forbidden lists what a guest must not reach, from where this cloud really is: API and host link on the machine's address
+// of the underlay, which is the network's first, each host's own address, and the API as the guest's gateway, metadata
+// service and itself. far is the underlay address of a2's host.
+func (d *demo) forbidden(ctx context.Context) (targets []netip.AddrPort, far netip.Addr, err error) {
+	endpoint, err := url.Parse(d.endpoint)
+	if err != nil {
+		return nil, far, err
+	}
+	api, err := strconv.ParseUint(endpoint.Port(), 10, 16)
+	if err != nil {
+		return nil, far, fmt.Errorf("read endpoint %s: %w", d.endpoint, err)
+	}
+	var hosts []struct{ HostId, Address string }
+	if err := d.nimbrelJSON(ctx, &hosts, "hosts"); err != nil {
+		return nil, far, err
+	}
+	for _, text := range []string{"10.0.0.1", "127.0.0.1", "169.254.169.254"} {
+		targets = append(targets, netip.AddrPortFrom(netip.MustParseAddr(text), uint16(api)))
+	}
+	targets = append(targets, netip.MustParseAddrPort("169.254.169.254:22"))
+	for _, h := range hosts {
+		address, err := netip.ParseAddr(h.Address)
+		if err != nil {
+			return nil, far, fmt.Errorf("read address of host %s: %w", h.HostId, err)
+		}
+		if h.HostId == d.instances["a2"].Host {
+			far = address
+		}
+		machine := netip.PrefixFrom(address, 24).Masked().Addr().Next()
+		targets = append(targets, netip.AddrPortFrom(address, 22), netip.AddrPortFrom(machine, uint16(api)), netip.AddrPortFrom(machine, uint16(api)+1))
+	}
+	slices.SortFunc(targets, netip.AddrPort.Compare)
+	return slices.Compact(targets), far, expect(far.IsValid(), "no host of a2 in %v", hosts)
 }
 
 // bulk sends data across hosts, both ways, and compares digests.

@@ -11,12 +11,15 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/nimbrel/nimbrel/internal/statedir"
 )
 
 // demo is the state of one run.
 type demo struct {
 	nimbrel, dir string
 	env          []string // of the aws CLI
+	endpoint     string   // of the API: a URL
 	endpointArg  []string // for a CLI too old for AWS_ENDPOINT_URL
 	simulated    bool
 	zones        []string
@@ -54,7 +57,7 @@ func (d *demo) connect(ctx context.Context) error {
 	if err := d.nimbrelJSON(ctx, &status, "status"); err != nil {
 		return err
 	}
-	d.simulated = status.Simulated
+	d.simulated, d.endpoint = status.Simulated, status.Endpoint
 	var lines []struct{ Name, Value string }
 	if err := d.nimbrelJSON(ctx, &lines, "env"); err != nil {
 		return err
@@ -64,7 +67,11 @@ func (d *demo) connect(ctx context.Context) error {
 		d.env = append(d.env, l.Name+"="+l.Value)
 	}
 	shell := fmt.Sprintf(`eval "$(%s env)" && aws sts get-caller-identity --query Account --output text`, d.nimbrel)
-	cmd := exec.CommandContext(ctx, "env", "-i", "PATH="+os.Getenv("PATH"), "HOME=/nonexistent", "bash", "-c", shell)
+	bare := []string{"-i", "PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	if dir := os.Getenv(statedir.Variable); dir != "" {
+		bare = append(bare, statedir.Variable+"="+dir) // which cloud is meant is no part of its environment
+	}
+	cmd := exec.CommandContext(ctx, "env", append(bare, "bash", "-c", shell)...)
 	out, err := cmd.CombinedOutput()
 	account := strings.TrimSpace(string(out))
 	if err != nil || len(account) != 12 {

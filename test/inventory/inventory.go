@@ -1,9 +1,11 @@
 // Package inventory lists what a cloud could leave behind on a machine, so that a test can compare before and after.
 //
-// It looks at processes, named network namespaces, links, routes, rules and addresses of the machine's own namespace,
-// mounts, BPF programs and pins, cgroups, sysctls under net, and files below the folders that it is given.
+// It looks at processes, named network namespaces, links, routes, rules and addresses of the caller's namespace, mounts,
+// BPF pins, cgroups, sysctls under net, and files below the folders that it is given.
 //
-// Deliberately absent: judging what belongs to whom. Other software may change a machine too; Diff shows what changed.
+// Deliberately absent: judging what belongs to whom. Other software may change a machine too; Diff shows what changed. And
+// what has no name of its own: an unnamed namespace, a BPF program or map lives no longer than the process, the mount,
+// the pin or the link that holds it, and those are listed.
 package inventory
 
 import (
@@ -18,10 +20,21 @@ import (
 // Inventory maps "kind name" to a value; two inventories of an unchanged machine are equal.
 type Inventory map[string]string
 
-// Take lists the machine as it is now. folders are searched for files; a folder that does not exist has none.
-func Take(folders ...string) Inventory {
+// Options says what Take looks at beyond what it always does.
+type Options struct {
+	// Folders are searched for files; one that does not exist has none.
+	Folders []string
+	// Programs are the beginnings of the names of the programs whose processes are listed; none lists every process.
+	Programs []string
+}
+
+// CloudPrograms are what a cloud's processes run.
+func CloudPrograms() []string { return []string{"nimbrel", "qemu-system"} }
+
+// Take lists the machine as it is now.
+func Take(o Options) Inventory {
 	inv := Inventory{}
-	inv.processes("nimbrel", "qemu-system")
+	inv.processes(o.Programs)
 	inv.names("namespace", "/run/netns")
 	inv.lines("link", linkName, "ip", "-o", "link")
 	inv.lines("address", firstFields(4), "ip", "-o", "address")
@@ -31,7 +44,7 @@ func Take(folders ...string) Inventory {
 	inv.names("pin", "/sys/fs/bpf")
 	inv.cgroups("/sys/fs/cgroup")
 	inv.sysctls("/proc/sys/net")
-	for _, folder := range folders {
+	for _, folder := range o.Folders {
 		inv.files(folder)
 	}
 	return inv
@@ -56,18 +69,28 @@ func Diff(before, after Inventory) []string {
 	return diff
 }
 
-func (inv Inventory) processes(names ...string) {
+// processes lists those that are alive: a zombie holds nothing, and its parent will have it.
+func (inv Inventory) processes(programs []string) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range paths {
-		raw, _ := os.ReadFile(p)
+		raw, err := os.ReadFile(p)
+		if err != nil || len(raw) == 0 { // ended meanwhile, a zombie, or the kernel's own
+			continue
+		}
 		argv := strings.Split(strings.TrimRight(string(raw), "\x00"), "\x00")
-		program := filepath.Base(argv[0])
-		for _, n := range names {
-			if strings.HasPrefix(program, n) {
-				inv["process "+filepath.Base(filepath.Dir(p))+" "+strings.Join(argv, " ")] = ""
-			}
+		if wanted(filepath.Base(argv[0]), programs) {
+			inv["process "+filepath.Base(filepath.Dir(p))+" "+strings.Join(argv, " ")] = ""
 		}
 	}
+}
+
+func wanted(program string, programs []string) bool {
+	for _, p := range programs {
+		if strings.HasPrefix(program, p) {
+			return true
+		}
+	}
+	return len(programs) == 0
 }
 
 func (inv Inventory) names(kind, dir string) {

@@ -10,15 +10,15 @@ import (
 
 func TestSeesFilesComeAndGo(t *testing.T) {
 	dir := t.TempDir()
-	before := Take(dir)
-	if diff := under(dir, Diff(before, Take(dir))); len(diff) != 0 {
+	before := Take(Options{Folders: []string{dir}})
+	if diff := under(dir, Diff(before, Take(Options{Folders: []string{dir}}))); len(diff) != 0 {
 		t.Fatalf("an unchanged folder differs: %v", diff)
 	}
 	path := filepath.Join(dir, "left")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if diff := under(dir, Diff(before, Take(dir))); !slices.Equal(diff, []string{"+ file " + path}) {
+	if diff := under(dir, Diff(before, Take(Options{Folders: []string{dir}}))); !slices.Equal(diff, []string{"+ file " + path}) {
 		t.Errorf("diff %v", diff)
 	}
 }

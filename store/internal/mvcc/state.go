@@ -28,7 +28,7 @@ var (
 	// ErrNoStore says that there is no store in the directory.
 	ErrNoStore = errors.New("no store in this directory")
 	// ErrLocked says that the directory is open already.
-	ErrLocked = errors.New("the store is open in another process: stop that one first (its server, or `nimbrel down`)")
+	ErrLocked = errors.New("the store is open in another process: stop that one first (its server, or `nimbrel dev down`)")
 )
 
 // Options of Open.
