@@ -77,7 +77,7 @@ need() {
 	local why=$1 package missing=(); shift
 	command -v dpkg-query >/dev/null || die "this needs the packages ($*) $why, and only Debian's package manager is known here: install them and run again"
 	for package in "$@"; do
-		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+		[[ $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) == *'ok installed' ]] || missing+=("$package")
 	done
 	[ ${#missing[@]} = 0 ] && return
 	is_root || die "missing Debian packages $why: run  sudo apt-get install -y ${missing[*]}"
@@ -104,7 +104,7 @@ mend_apt() {
 
 # apt_lists fetches package lists once when there are none.
 apt_lists() {
-	apt-cache policy qemu-system-x86 2>/dev/null | grep -q 'Candidate: [0-9]' && return
+	[[ $(apt-cache policy qemu-system-x86 2>/dev/null) != *'Candidate: '[0-9]* ]] || return 0
 	say "fetching Debian's package lists"
 	apt update || { tail -5 build/apt.log >&2; die "apt-get update failed: is the network there? See build/apt.log"; }
 }
