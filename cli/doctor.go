@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -75,7 +76,11 @@ func kvm() probe {
 	const emulation = "emulation (TCG): slow, and for trusted guests only"
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return probe{"kvm", false, err.Error(), emulation, "enable virtualization in the firmware, or nested virtualization"}
+		fix := "enable virtualization in the firmware, or nested virtualization"
+		if errors.Is(err, os.ErrPermission) {
+			fix = "run with sudo"
+		}
+		return probe{"kvm", false, err.Error(), emulation, fix}
 	}
 	_ = f.Close()
 	return probe{"kvm", true, "/dev/kvm opens; the agent proves it with a test guest, else uses " + emulation, "", ""}

@@ -171,6 +171,9 @@ func (c *Cloud) planPath() string { return filepath.Join(c.Dir, "dev.json") }
 // loadPlan returns the plan of a cloud that was brought up; os.ErrNotExist when there is none.
 func (c *Cloud) loadPlan() (Plan, error) {
 	raw, err := os.ReadFile(c.planPath())
+	if errors.Is(err, os.ErrPermission) {
+		return Plan{}, fmt.Errorf("the cloud in %s was brought up by another user, with sudo perhaps: use sudo too (%w)", c.Dir, err)
+	}
 	if err != nil {
 		return Plan{}, err
 	}

@@ -40,6 +40,9 @@ func (c *Cloud) Up(ctx context.Context, o UpOptions) error {
 	if err := o.Plan.Validate(); err != nil {
 		return err
 	}
+	if _, err := c.loadPlan(); errors.Is(err, os.ErrPermission) {
+		return err // before anything of the other user's is touched
+	}
 	if err := c.makeDir(); err != nil {
 		return err
 	}

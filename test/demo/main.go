@@ -75,6 +75,10 @@ func figure(name string, value float64, unit string) {
 }
 
 func (d *demo) farewell() {
+	down := "sudo make down"
+	if d.simulated {
+		down = "make down"
+	}
 	fmt.Printf(`
 The cloud is up. To use it:
 
@@ -83,8 +87,8 @@ The cloud is up. To use it:
   %[1]s ssh -i %[2]s %[3]s
   %[1]s console %[3]s
 
-To end it and leave nothing behind:  make down
-`, d.nimbrel, d.keyPath(), d.instances["a1"].ID)
+To end it and leave nothing behind:  %[4]s
+`, d.nimbrel, d.keyPath(), d.instances["a1"].ID, down)
 	if d.simulated {
 		fmt.Println("\nThese hosts are fake: instances have no guests. Run `sudo make demo` on Linux for real virtual machines.")
 	}

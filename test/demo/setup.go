@@ -204,19 +204,24 @@ func (d *demo) ensureGroup(ctx context.Context, vpc, name string) (id string, ne
 // launch starts the instances all at once, each under a client token of its own, and waits with the CLI's own waiters.
 func (d *demo) launch(ctx context.Context) error {
 	d.instances = map[string]*instance{}
-	started := time.Now()
+	started, launched := time.Now(), 0
 	for _, m := range members {
-		v, err := d.runInstance(ctx, m.name, d.token(m.name, 0))
+		v, made, err := d.runInstance(ctx, m.name)
 		if err != nil {
 			return fmt.Errorf("launch %s: %w", m.name, err)
 		}
 		d.instances[m.name] = v
+		if made {
+			launched++
+		}
 	}
-	fmt.Printf("launched %d instances; waiting for them to run\n", len(members))
+	fmt.Printf("launched %d instances, found %d of an earlier run; waiting for them to run\n", launched, len(members)-launched)
 	if err := d.wait(ctx, "instance-running"); err != nil {
 		return err
 	}
-	figure("launch_to_running_s", time.Since(started).Seconds(), "s")
+	if launched == len(members) {
+		figure("launch_to_running_s", time.Since(started).Seconds(), "s")
+	}
 	if d.simulated {
 		return nil
 	}
@@ -249,18 +254,34 @@ func (d *demo) token(name string, attempt int) string {
 	return fmt.Sprintf("%s%s-%s-%d", tokenPrefix, name, d.networks[name[:1]].VPC, attempt)
 }
 
-// runInstance launches a member, or finds it by its token. A token whose instance has ended since gives way to the next.
-func (d *demo) runInstance(ctx context.Context, name, token string) (*instance, error) {
+// runInstance launches a member, or finds it by its token and starts it when it was stopped. A token whose instance has
+// ended since gives way to the next. made says whether this call launched it.
+func (d *demo) runInstance(ctx context.Context, name string) (v *instance, made bool, err error) {
 	for attempt := 0; attempt < 20; attempt++ {
 		v, state, err := d.runOnce(ctx, name, d.token(name, attempt))
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		if state == "pending" || state == "running" {
-			return v, nil
+		switch state {
+		case "pending", "running":
+			return v, state == "pending", nil
+		case "stopping", "stopped":
+			return v, false, d.restart(ctx, v.ID)
+		case "shutting-down": // its address is free afterwards
+			if err := d.aws(ctx, nil, "ec2", "wait", "instance-terminated", "--instance-ids", v.ID); err != nil {
+				return nil, false, err
+			}
 		}
 	}
-	return nil, fmt.Errorf("token %s: %w that runs", token, errNone)
+	return nil, false, fmt.Errorf("token %s: %w that runs", d.token(name, 0), errNone)
+}
+
+// restart starts an instance that a person has stopped.
+func (d *demo) restart(ctx context.Context, id string) error {
+	if err := d.aws(ctx, nil, "ec2", "wait", "instance-stopped", "--instance-ids", id); err != nil {
+		return err
+	}
+	return d.aws(ctx, nil, "ec2", "start-instances", "--instance-ids", id)
 }
 
 func (d *demo) runOnce(ctx context.Context, name, token string) (*instance, string, error) {
