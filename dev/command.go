@@ -54,6 +54,7 @@ func upCommand() *cobra.Command {
 			}
 			o.Plan = DefaultPlan(fake, hosts, at)
 			o.Plan.Zones = zones
+			o.Places = cmd.Flags().Changed("port") || cmd.Flags().Changed("prefix") || cmd.Flags().Changed("underlay")
 			return c.Up(cmd.Context(), o)
 		},
 	}

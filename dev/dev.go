@@ -185,9 +185,13 @@ func (c *Cloud) loadPlan() (Plan, error) {
 }
 
 // ensurePlan keeps the first plan. Another one later is refused: parts of the cloud would follow each.
-func (c *Cloud) ensurePlan(want Plan) (Plan, error) {
+// places says that the caller named where the cloud is to be.
+func (c *Cloud) ensurePlan(want Plan, places bool) (Plan, error) {
 	have, err := c.loadPlan()
 	if err == nil {
+		if places && (have.Listen != want.Listen || have.Prefix != want.Prefix || have.Underlay != want.Underlay) {
+			return Plan{}, fmt.Errorf("the cloud in %s listens at %s, with names %s… and hosts in %s, not at %s, %s…, %s: run `nimbrel dev down` first", c.Dir, have.Listen, have.Prefix, have.Underlay, want.Listen, want.Prefix, want.Underlay)
+		}
 		if have.Fake != want.Fake || have.Hosts != want.Hosts {
 			return Plan{}, fmt.Errorf("the cloud in %s has %d hosts (fake: %v), not %d (fake: %v): run `nimbrel dev down` first", c.Dir, have.Hosts, have.Fake, want.Hosts, want.Fake)
 		}

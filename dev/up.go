@@ -29,8 +29,9 @@ const hostMetrics = "127.0.0.1:8775"
 
 // UpOptions says what Up makes besides the processes.
 type UpOptions struct {
-	Plan  Plan
-	Image string // raw disk to register as a public image; "" registers none
+	Plan   Plan
+	Places bool   // the caller named Plan's places: a cloud that is elsewhere is refused and not resumed
+	Image  string // raw disk to register as a public image; "" registers none
 	// Name and Description of Image, shown to tenants.
 	ImageName string
 }
@@ -51,7 +52,7 @@ func (c *Cloud) Up(ctx context.Context, o UpOptions) error {
 		return err
 	}
 	defer unlock()
-	plan, err := c.ensurePlan(o.Plan)
+	plan, err := c.ensurePlan(o.Plan, o.Places)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -53,7 +54,7 @@ func Ensure(p Plan) error {
 func Destroy(p Plan) error {
 	var errs []error
 	for _, name := range Namespaces(p) {
-		if err := netns.DeleteNamed(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := deleteNamespace(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("delete namespace %s: %w", name, err))
 		}
 	}
@@ -65,6 +66,14 @@ func Destroy(p Plan) error {
 	// The directory is made by the first named namespace of the machine; a directory that others use is not empty.
 	_ = os.Remove(namespaceDir)
 	return errors.Join(errs...)
+}
+
+func deleteNamespace(name string) error {
+	path := filepath.Join(namespaceDir, name)
+	if !isNamespace(path) {
+		return os.Remove(path)
+	}
+	return netns.DeleteNamed(name)
 }
 
 // Namespaces lists the plan's namespaces that exist now.
@@ -109,18 +118,25 @@ func ensureBridge() error {
 	return netlink.LinkSetUp(bridge)
 }
 
-// ensurePort joins a namespace ("" is the machine's own) to the bridge by a veth pair and gives its end an address.
+// ensurePort joins a namespace ("" is the machine's own) to the bridge by a veth pair and gives its end an address. A run
+// that was interrupted between making the pair and plugging it is completed; an end whose peer is not in the bridge's
+// namespace is of no use and is made anew.
 func ensurePort(p Plan, namespace, device, port string, address net.IPNet) error {
-	exists := false
+	plugged := inNamespace(p.SwitchNamespace(), func() error { return plug(port) }) == nil
 	err := inNamespace(namespace, func() error {
-		_, err := netlink.LinkByName(device)
-		exists = err == nil
+		link, err := netlink.LinkByName(device)
+		switch {
+		case err != nil:
+			plugged = false
+		case !plugged:
+			return netlink.LinkDel(link)
+		}
 		return nil
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("remove unconnected link %s: %w", device, err)
 	}
-	if !exists {
+	if !plugged {
 		if err := makePort(p, namespace, device, port); err != nil {
 			return err
 		}
@@ -185,8 +201,8 @@ func raiseDevice(device string, address net.IPNet) error {
 
 func ensureNamespace(name string) error {
 	if _, err := os.Stat(filepath.Join(namespaceDir, name)); err == nil {
-		if ns, err := netns.GetFromName(name); err == nil {
-			return ns.Close()
+		if isNamespace(filepath.Join(namespaceDir, name)) {
+			return nil
 		}
 		// A file without a namespace behind it is what a reboot or a crash between create and mount leaves.
 		if err := os.Remove(filepath.Join(namespaceDir, name)); err != nil {
@@ -200,6 +216,12 @@ func ensureNamespace(name string) error {
 		}
 		return ns.Close()
 	})
+}
+
+// isNamespace says whether a file is a namespace's: any other file opens as well, and fails only when it is entered.
+func isNamespace(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
 // inNamespace runs fn in a named namespace; "" is the namespace of the calling thread.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -27,13 +28,53 @@ func TestFabricCarriesTraffic(t *testing.T) {
 			t.Errorf("link %s left", p.MachineDevice())
 		}
 	})
+	leaveBehind(t, p)
+	if err := Destroy(p); err != nil {
+		t.Fatal(err)
+	}
+	leaveBehind(t, p)
 	for range 2 {
 		if err := Ensure(p); err != nil {
 			t.Fatal(err)
 		}
 	}
+	unplug(t, p)
+	if err := Ensure(p); err != nil {
+		t.Fatal(err)
+	}
 	for _, from := range []string{"", p.Host(2).Namespace} {
 		echo(t, p.Host(1), from)
+	}
+}
+
+// leaveBehind makes what a run that died early can leave: a file without its namespace, and a link whose peer is elsewhere.
+func leaveBehind(t *testing.T, p Plan) {
+	t.Helper()
+	if err := os.MkdirAll(namespaceDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(namespaceDir, p.SwitchNamespace()), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = p.MachineDevice()
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: p.Prefix + "stray"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unplug takes a host's port off the bridge, as after a run that died between making the port and plugging it.
+func unplug(t *testing.T, p Plan) {
+	t.Helper()
+	err := Run(p.SwitchNamespace(), func() error {
+		link, err := netlink.LinkByName(p.Prefix + "p1")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetNoMaster(link)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
