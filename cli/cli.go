@@ -75,7 +75,7 @@ func (c *client) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Errorf("no server answers at %s: start one with `nimbrel dev up` or `nimbrel server`, or name its socket with --socket", c.socket)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("no permission for %s: it belongs to whoever started the cloud; try with sudo", c.socket)

@@ -38,10 +38,10 @@ cross() {
 	done
 }
 
-fuzz() {
+fuzz() { # fuzz [FOLDER...]
 	find_go
 	local package target
-	as_builder grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r package; do
+	as_builder grep -rl --include='*_test.go' '^func Fuzz' "${@:-.}" | xargs -n1 dirname | sort -u | while read -r package; do
 		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | sed 's/^func //' | while read -r target; do
 			say "$package $target"
 			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s" </dev/null
@@ -50,7 +50,7 @@ fuzz() {
 }
 
 bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
-bench-demo() { find_go; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
+bench-demo() { find_go; need_guests; need_image; need_aws; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
 bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
 
 [ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"

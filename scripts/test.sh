@@ -2,6 +2,8 @@
 # Installs what the tests need and runs all of them. As root nothing is skipped: real VMs, real kernel data path.
 . "$(dirname "$0")/lib.sh"
 
+places
+space 4096
 find_go
 if is_root && [ "$(uname -s)" = Linux ]; then
 	need_guests
@@ -19,11 +21,17 @@ part() { # part NAME COMMAND... runs one part and prints its share of the time
 	printf 'part %-10s %4d s\n' "$name" $((SECONDS - from))
 }
 
+# vet is one list of &&: inside a part's `||` the shell does not stop at a command that fails.
 vet() {
-	go vet ./...
-	GOOS=darwin GOARCH=arm64 go vet ./...
-	GOOS=linux GOARCH=arm64 go vet ./...
-	[ -z "$(git ls-files '*.go' | grep -v 'gen/' | xargs gofmt -l)" ] || die "gofmt: run gofmt -w on $(git ls-files '*.go' | grep -v gen/ | xargs gofmt -l | tr '\n' ' ')"
+	go vet ./... &&
+	GOOS=darwin GOARCH=arm64 go vet ./... &&
+	GOOS=linux GOARCH=arm64 go vet ./... &&
+	formatted
+}
+
+formatted() {
+	local bad; bad=$(as_builder git ls-files '*.go' | grep -v 'gen/' | xargs gofmt -l)
+	[ -z "$bad" ] || die "gofmt: run gofmt -w on $(tr '\n' ' ' <<<"$bad")"
 }
 
 # The generators' input: with it in the cache, the freshness tests do not skip.

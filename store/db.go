@@ -140,6 +140,9 @@ func (db *DB) commit(ctx context.Context, tx *Tx, attempt int) (*Answer, error) 
 	}
 	for resend := 0; ; resend++ {
 		answer, err := db.engine.Commit(ctx, c)
+		if resend > 0 {
+			err = ofResent(answer, err)
+		}
 		unknown := errors.Is(err, ErrUnknown)
 		if unknown && resend < db.options.MaxResends && ctx.Err() == nil {
 			continue
@@ -150,6 +153,24 @@ func (db *DB) commit(ctx context.Context, tx *Tx, attempt int) (*Answer, error) 
 		}
 		return answer, nil
 	}
+}
+
+// ofResent is the error of a copy whose original may have been applied. A refusal that comes before the engine looks for
+// the commit's record speaks of the copy alone, and so does an error: the outcome stays unknown.
+func ofResent(a *Answer, err error) error {
+	switch {
+	case errors.Is(err, ErrUnknown):
+		return err
+	case err != nil:
+		return fmt.Errorf("resend: %w: %w", ErrUnknown, err)
+	case a.Outcome != OutcomeRefused:
+		return nil
+	}
+	switch a.Reason {
+	case ReasonOverloaded, ReasonDiskFull, ReasonExpired:
+		return fmt.Errorf("resend: %w: refused, %v: %s", ErrUnknown, a.Reason, a.Detail)
+	}
+	return nil
 }
 
 func (tx *Tx) result(a *Answer, attempts int) (*Result, error) {

@@ -230,3 +230,45 @@ func TestRangeOverOwnWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// lossy applies a commit and loses its answer; what it says of the copies is next's.
+type lossy struct {
+	store.Engine
+	sent int
+	next func() (*store.Answer, error)
+}
+
+func (e *lossy) Commit(ctx context.Context, c *store.Commit) (*store.Answer, error) {
+	if e.sent++; e.sent > 1 {
+		return e.next()
+	}
+	if _, err := e.Engine.Commit(ctx, c); err != nil {
+		return nil, err
+	}
+	return nil, store.ErrUnknown
+}
+
+// TestRefusedCopyTellsNothing resends a commit that was applied: what is said of the copy alone must not read as "nothing
+// was applied", or the caller would run its closure again.
+func TestRefusedCopyTellsNothing(t *testing.T) {
+	for name, next := range map[string]func() (*store.Answer, error){
+		"overloaded": func() (*store.Answer, error) { return store.Refuse(store.ReasonOverloaded, "many wait"), nil },
+		"disk full":  func() (*store.Answer, error) { return store.Refuse(store.ReasonDiskFull, "full"), nil },
+		"expired":    func() (*store.Answer, error) { return store.Refuse(store.ReasonExpired, "late"), nil },
+		"closed":     func() (*store.Answer, error) { return nil, store.ErrClosed },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := store.New(&lossy{Engine: storetest.NewMemory(), next: next}, store.Options{})
+			_, err := db.Transact(t.Context(), func(tx *store.Tx) error { tx.Put(store.Key("n"), store.Int(1)); return nil })
+			if !errors.Is(err, store.ErrUnknown) {
+				t.Errorf("got %v, want an unknown outcome", err)
+			}
+		})
+	}
+	e := &lossy{Engine: storetest.NewMemory()}
+	e.next = func() (*store.Answer, error) { return store.Refuse(store.ReasonTooOld, "start over"), nil }
+	_, err := store.New(e, store.Options{}).Transact(t.Context(), func(tx *store.Tx) error { tx.Put(store.Key("n"), store.Int(1)); return nil })
+	if refused := (*store.RefusedError)(nil); !errors.As(err, &refused) {
+		t.Errorf("a refusal after the look for a record is definite, got %v", err)
+	}
+}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
@@ -20,11 +21,12 @@ type queue struct {
 	ready  []work
 	known  map[work]bool // waiting
 	doing  map[work]bool // being done; true when added meanwhile
+	paused map[work]bool // waits out a pause, see addAfter
 	signal chan struct{} // holds a token while ready may be non-empty
 }
 
 func newQueue() *queue {
-	return &queue{known: map[work]bool{}, doing: map[work]bool{}, signal: make(chan struct{}, 1)}
+	return &queue{known: map[work]bool{}, doing: map[work]bool{}, paused: map[work]bool{}, signal: make(chan struct{}, 1)}
 }
 
 func (q *queue) add(w work) {
@@ -35,6 +37,25 @@ func (q *queue) add(w work) {
 		return
 	}
 	q.push(w)
+}
+
+// addAfter adds w after a pause. A key has one pause at a time, whatever else adds it meanwhile: were each failure to begin
+// another, a key that the tick adds too would be tried more often with every tick that it goes on failing. It tells whether
+// a pause was begun.
+func (q *queue) addAfter(w work, pause time.Duration) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.paused[w] {
+		return false
+	}
+	q.paused[w] = true
+	time.AfterFunc(pause, func() {
+		q.mu.Lock()
+		delete(q.paused, w)
+		q.mu.Unlock()
+		q.add(w)
+	})
+	return true
 }
 
 // push makes w wait unless it does; mu is held.

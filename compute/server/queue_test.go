@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"testing"
+	"time"
 )
 
 func TestQueue(t *testing.T) {
@@ -41,5 +42,24 @@ func TestZoneID(t *testing.T) {
 		if got := ZoneID("us-nimbrel-1", zone); got != want {
 			t.Errorf("zone %s has id %s, want %s", zone, got, want)
 		}
+	}
+}
+
+// TestQueuePausesOnce has work that fails while its last failure's pause still runs.
+func TestQueuePausesOnce(t *testing.T) {
+	q, w := newQueue(), work{instance: "i-a"}
+	if !q.addAfter(w, time.Hour) || q.addAfter(w, time.Hour) {
+		t.Error("want one pause for two failures")
+	}
+	other := work{host: "h-b"}
+	if !q.addAfter(other, time.Millisecond) {
+		t.Fatal("another key's pause counts")
+	}
+	if got, ok := q.take(t.Context()); !ok || got != other {
+		t.Fatalf("took %v, %v", got, ok)
+	}
+	q.done(other)
+	if !q.addAfter(other, time.Hour) {
+		t.Error("a pause that ended begins no other")
 	}
 }

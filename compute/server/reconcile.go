@@ -48,13 +48,10 @@ func (s *Service) work(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			// Level-triggered: the next tick or event looks again.
 			s.log.Warn("reconcile", "instance", w.instance, "host", w.host, "err", err)
-			s.retryLater(w)
+			s.queue.addAfter(w, s.options.Tick)
 		}
 	}
 }
-
-// retryLater queues w again after a tick.
-func (s *Service) retryLater(w work) { time.AfterFunc(s.options.Tick, func() { s.queue.add(w) }) }
 
 // tick queues what time may change.
 func (s *Service) tick(ctx context.Context) {

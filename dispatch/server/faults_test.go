@@ -21,6 +21,8 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch/client"
 	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
+	"github.com/nimbrel/nimbrel/dispatch/internal/wire"
+	"github.com/nimbrel/nimbrel/dispatch/session"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/rpc"
 	"github.com/nimbrel/nimbrel/store"
@@ -192,6 +194,105 @@ func TestCertificateDecides(t *testing.T) {
 	}
 	c.commit(func(tx *store.Tx) { dispatchrows.Revoke(tx, "host/h-1") })
 	eventually(t, "revoked key refused", func() bool { return dial(id.TLS()) != nil })
+}
+
+// TestRevokedKeyBeginsNoSession keeps a connection in reserve, made while the key was good.
+func TestRevokedKeyBeginsNoSession(t *testing.T) {
+	c := newCluster(t)
+	c.start()
+	dir := c.join("host/h-1")
+	c.put("host/h-1", "instances", "i-1", "secret")
+	id, err := enroll.LoadIdentity(filepath.Join(dir, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reserve, err := tls.Dial("tcp", c.addr, id.TLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reserve.Close() })
+	kept, err := rpc.Client(t.Context(), reserve, rpc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.commit(func(tx *store.Tx) { dispatchrows.Revoke(tx, "host/h-1") })
+	eventually(t, "revoked key refused", func() bool {
+		nc, err := tls.Dial("tcp", c.addr, id.TLS())
+		if err != nil {
+			return true
+		}
+		conn, err := rpc.Client(t.Context(), nc, rpc.Options{})
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	stream, err := kept.OpenStream(t.Context(), wire.Stream, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core := session.NewClient(session.ClientOptions{Target: "host/h-1", BootID: "boot-1", Incarnation: 1}, session.Meta{}, nil)
+	if err := wire.Write(stream, core.Connect(nil).Send...); err != nil {
+		t.Fatal(err)
+	}
+	m, err := wire.NewReader(stream).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w, ok := m.(*session.Welcome); !ok || w.Verdict != session.Refused {
+		t.Fatalf("a revoked key was answered %+v", m)
+	}
+}
+
+// TestStrangersTakeNoTargetsPlace holds as many connections without a certificate as there may be targets, and more.
+func TestStrangersTakeNoTargetsPlace(t *testing.T) {
+	c := newCluster(t)
+	c.options.MaxTargets = 2
+	c.options.JoinTimeout = patience
+	c.start()
+	dir := c.join("host/h-1")
+	stranger := func() *rpc.Conn {
+		nc, err := tls.Dial("tcp", c.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{enroll.ALPN}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := rpc.Client(t.Context(), nc, rpc.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for range 64 {
+		stranger()
+	}
+	select {
+	case <-stranger().Done():
+	case <-time.After(patience):
+		t.Error("there is no bound on connections without a certificate")
+	}
+	a := c.agent(dir, nil)
+	eventually(t, "a target connected beside the strangers", func() bool { return a.Status().Connected })
+}
+
+func TestStrangersDoNotStay(t *testing.T) {
+	c := newCluster(t)
+	c.options.JoinTimeout = time.Millisecond
+	c.start()
+	nc, err := tls.Dial("tcp", c.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{enroll.ALPN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	conn, err := rpc.Client(t.Context(), nc, rpc.Options{})
+	if err != nil {
+		return // was closed before its hello had arrived
+	}
+	select {
+	case <-conn.Done():
+	case <-time.After(patience):
+		t.Error("a connection without a certificate may stay")
+	}
 }
 
 func TestCertificateIsRenewed(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	"github.com/nimbrel/nimbrel/dispatch/internal/wire"
 	"github.com/nimbrel/nimbrel/dispatch/session"
 	"github.com/nimbrel/nimbrel/rpc"
@@ -134,8 +135,19 @@ func (l *link) refuse(cause error) error {
 
 // attach makes l the target's session. A live session with another process behind it wins, if it answers.
 func (s *Server) attach(ctx context.Context, l *link, h *session.Hello) error {
+	hash, err := l.keyHash()
+	if err != nil {
+		return err
+	}
 	for {
 		s.mu.Lock()
+		// A connection outlives its handshake: a key revoked since begins no session on one that it had kept in reserve.
+		if hash != nil {
+			if err := s.registered(l.t.name, hash); err != nil {
+				s.mu.Unlock()
+				return err
+			}
+		}
 		old := l.t.live
 		if old == nil || old == l {
 			l.t.live = l
@@ -155,6 +167,15 @@ func (s *Server) attach(ctx context.Context, l *link, h *session.Hello) error {
 		old.conn.Close()
 		s.detach(old)
 	}
+}
+
+// keyHash is that of the peer's certificate, and nil without TLS.
+func (l *link) keyHash() ([]byte, error) {
+	cert := l.conn.Peer().Certificate
+	if cert == nil {
+		return nil, nil
+	}
+	return enroll.KeyHash(cert.PublicKey)
 }
 
 // sameProcess tells whether the session is with the process that says hello again.

@@ -42,6 +42,7 @@ type Options struct {
 	DeadAfter    time.Duration // dispatch.DeadAfter
 	ResendPeriod time.Duration // dispatch.ResendPeriod; negative: never
 	ProbeTimeout time.Duration // how long a session may take to prove that it lives when its name is claimed; 3 s
+	JoinTimeout  time.Duration // how long one without a certificate may stay; 30 s
 	Tick         time.Duration // how often silence is judged and tombstones are looked at; 1 s
 }
 
@@ -77,7 +78,7 @@ func (o Options) withDefaults() Options {
 	}
 	for field, value := range map[*time.Duration]time.Duration{
 		&o.SuspectAfter: dispatch.SuspectAfter, &o.DeadAfter: dispatch.DeadAfter, &o.ResendPeriod: dispatch.ResendPeriod,
-		&o.ProbeTimeout: 3 * time.Second, &o.Tick: time.Second,
+		&o.ProbeTimeout: 3 * time.Second, &o.JoinTimeout: 30 * time.Second, &o.Tick: time.Second,
 	} {
 		if *field == 0 {
 			*field = value
@@ -104,6 +105,7 @@ type Server struct {
 	targets    map[string]*target
 	interest   map[string]map[*link]struct{} // by document
 	conns      map[*rpc.Conn]struct{}
+	joining    int // of conns: have no certificate yet
 	closing    bool
 
 	handlers sync.WaitGroup // of Options.Streams
@@ -155,6 +157,10 @@ func (s *Server) Run(ctx context.Context) error {
 // handshakes bounds the connections that have not said who they are.
 const handshakes = 128
 
+// maxJoining bounds the connections without a certificate: strangers can hold no more, and none for long, so that they
+// never take the place of targets.
+const maxJoining = 64
+
 // Serve accepts targets until ctx ends, then closes their connections and waits for the handlers of their streams. It
 // waits for Ready first.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
@@ -191,45 +197,68 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // serveConn begins a connection and holds it in the table until it is over.
 func (s *Server) serveConn(ctx context.Context, nc net.Conn, begun func()) {
-	conn, err := s.begin(ctx, nc)
+	conn, joining, err := s.begin(ctx, nc)
 	begun()
 	if err != nil {
 		s.o.Log.Debug("begin connection", "peer", nc.RemoteAddr().String(), "err", err)
 		return
 	}
-	s.mu.Lock()
-	refuse := s.closing || len(s.conns) >= s.o.MaxTargets
-	if !refuse {
-		s.conns[conn] = struct{}{}
-	}
-	s.mu.Unlock()
-	if refuse {
-		conn.Close()
+	defer conn.Close()
+	if !s.admit(conn, joining) {
 		return
 	}
+	if joining {
+		defer time.AfterFunc(s.o.JoinTimeout, func() { conn.Close() }).Stop()
+	}
 	<-conn.Done()
-	conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, conn)
+	s.joining -= count(joining)
 }
 
-func (s *Server) begin(ctx context.Context, nc net.Conn) (*rpc.Conn, error) {
+// admit takes a connection into the table if there is room.
+func (s *Server) admit(conn *rpc.Conn, joining bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := len(s.conns)-s.joining < s.o.MaxTargets
+	if joining {
+		room = s.joining < maxJoining
+	}
+	if s.closing || !room {
+		return false
+	}
+	s.conns[conn] = struct{}{}
+	s.joining += count(joining)
+	return true
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// begin completes the handshakes. joining tells that the peer has no certificate, and may do nothing but get one.
+func (s *Server) begin(ctx context.Context, nc net.Conn) (conn *rpc.Conn, joining bool, err error) {
 	o := rpc.Options{Handler: peerHandler{s}, Name: "server"}
 	if s.o.Authority == nil {
-		return rpc.Server(ctx, nc, o)
+		conn, err = rpc.Server(ctx, nc, o)
+		return conn, false, err
 	}
 	tc := tls.Server(nc, s.tlsConfig())
 	handshake, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := tc.HandshakeContext(handshake); err != nil {
 		nc.Close()
-		return nil, err
+		return nil, false, err
 	}
-	if tc.ConnectionState().NegotiatedProtocol == enroll.ALPN {
+	if joining = tc.ConnectionState().NegotiatedProtocol == enroll.ALPN; joining {
 		o.Handler, o.MaxRequests = joinHandler{s}, 1
 	}
-	return rpc.Server(ctx, tc, o)
+	conn, err = rpc.Server(ctx, tc, o)
+	return conn, joining, err
 }
 
 func (s *Server) closeAll() {
@@ -264,8 +293,13 @@ func (s *Server) authorise(cert *x509.Certificate) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if want := s.identities[cert.Subject.CommonName]; len(want) == 0 || !slices.Equal(want, hash) {
-		return fmt.Errorf("%w: %q", dispatch.ErrNotAuthorised, cert.Subject.CommonName)
+	return s.registered(cert.Subject.CommonName, hash)
+}
+
+// registered needs Server.mu.
+func (s *Server) registered(target string, hash []byte) error {
+	if want := s.identities[target]; len(want) == 0 || !slices.Equal(want, hash) {
+		return fmt.Errorf("%w: %q", dispatch.ErrNotAuthorised, target)
 	}
 	return nil
 }

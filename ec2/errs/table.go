@@ -9,6 +9,7 @@ const (
 	MalformedQueryString         = "MalformedQueryString"
 	InvalidQueryParameter        = "InvalidQueryParameter"
 	RequestEntityTooLarge        = "RequestEntityTooLarge"
+	RequestTimeout               = "RequestTimeout"
 	MissingParameter             = "MissingParameter"
 	UnknownParameter             = "UnknownParameter"
 	InvalidParameter             = "InvalidParameter"
@@ -169,6 +170,7 @@ var statuses = map[string]int{
 	MalformedQueryString:                         404,
 	InvalidQueryParameter:                        400,
 	RequestEntityTooLarge:                        413,
+	RequestTimeout:                               400,
 	MissingParameter:                             400,
 	UnknownParameter:                             400,
 	InvalidParameter:                             400,

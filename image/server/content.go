@@ -54,16 +54,22 @@ func adopt(ctx context.Context, dir, path string) (digest string, size uint64, e
 	return digest, size, settle(part, filepath.Join(dir, digest))
 }
 
-// settle gives complete content its name.
+// settle gives complete content its name, durably: the row that refers to it is committed next, and must not outlive it.
 func settle(part *os.File, name string) error {
-	if _, err := os.Stat(name); err == nil {
-		return nil
+	if _, err := os.Stat(name); err != nil {
+		if err := errors.Join(part.Chmod(0o444), part.Sync(), part.Close()); err != nil {
+			return fmt.Errorf("write image file: %w", err)
+		}
+		if err := os.Rename(part.Name(), name); err != nil {
+			return fmt.Errorf("name image file: %w", err)
+		}
 	}
-	if err := errors.Join(part.Chmod(0o444), part.Sync(), part.Close()); err != nil {
-		return fmt.Errorf("write image file: %w", err)
+	dir, err := os.Open(filepath.Dir(name)) // also when the name was there: who gave it may not have come so far
+	if err != nil {
+		return fmt.Errorf("sync image directory: %w", err)
 	}
-	if err := os.Rename(part.Name(), name); err != nil {
-		return fmt.Errorf("name image file: %w", err)
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("sync image directory: %w", err)
 	}
 	return nil
 }

@@ -205,7 +205,8 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	_, err := c.RegisterLocal(c.ctx, image.Registration{Path: filepath.Join(c.dir, "none"), Owner: owner, Name: "debian", Architecture: "x86_64"})
-	if !errors.Is(err, os.ErrNotExist) {
+	var invalid *image.InvalidError
+	if !errors.As(err, &invalid) || invalid.Field != "content" {
 		t.Errorf("missing file: %v", err)
 	}
 }

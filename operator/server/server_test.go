@@ -148,6 +148,9 @@ func TestLists(t *testing.T) {
 	}
 	_, err := o.CreateAccount(o.ctx, &operatorgen.CreateAccountInput{Name: "second"})
 	wantCode(t, err, operatorgen.CodeConflict)
+	if text := err.Error(); !strings.Contains(text, `"second" already exists`) || strings.Contains(text, "guard") {
+		t.Errorf("an operator reads %q", text)
+	}
 
 	launched, err := o.Compute().RunInstances(o.ctx, o.Account, o.Request(3))
 	if err != nil {
@@ -327,7 +330,7 @@ func TestStreams(t *testing.T) {
 	if _, err := stream.Open(o.ctx, dial, stream.Request{Kind: stream.Dial, Instance: i.ID, Port: 22}); err == nil || !strings.Contains(err.Error(), "only a running one") {
 		t.Errorf("a stream to a stopped instance: %v", err)
 	}
-	if log := o.log.String(); strings.Count(log, "operation=OpenStream") != 3 || !strings.Contains(log, "port=22") {
+	if log := o.log.String(); strings.Count(log, "action=OpenStream") != 3 || !strings.Contains(log, "port=22") {
 		t.Errorf("audit log: %s", log)
 	}
 }

@@ -28,6 +28,7 @@ type door struct {
 	signer   sigv4.Signer
 	endpoint string
 	client   *http.Client
+	bench    *bench
 }
 
 // openDoor reads what `nimbrel env` prints.
@@ -51,6 +52,7 @@ func openDoor(ctx context.Context, c *cloud) (*door, error) {
 		},
 		endpoint: env["AWS_ENDPOINT_URL"],
 		client:   &http.Client{Timeout: time.Minute},
+		bench:    c.bench,
 	}, nil
 }
 
@@ -143,6 +145,7 @@ func (d *door) launch(ctx context.Context, image string) (id string, took time.D
 	if len(out.Launched) != 1 {
 		return "", 0, fmt.Errorf("RunInstances: %d instances, want 1", len(out.Launched))
 	}
+	d.bench.guests = append(d.bench.guests, out.Launched[0].ID)
 	return out.Launched[0].ID, took, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 // MaxBodyBytes bounds a request. The largest useful one launches with 16 KiB of user data; bulk tagging and rule lists stay
 // well below this too.
 const MaxBodyBytes = 1 << 20
+
+const defaultBodyPatience = 20 * time.Second
 
 // Version is the newest version of the API, and the only one with a model.
 const Version = "2016-11-15"
@@ -48,6 +51,9 @@ type Options struct {
 
 	// Done is told of every request after its answer was made.
 	Done func(Record)
+
+	// BodyPatience bounds the time that a request's body may take to arrive. Default: 20 s.
+	BodyPatience time.Duration
 }
 
 // Record is one finished request, for metrics and the audit log.
@@ -66,6 +72,9 @@ type Handler struct{ options Options }
 func New(options Options) (*Handler, error) {
 	if options.API == nil || options.Auth == nil || options.Env.Clock == nil || options.Env.Random == nil || options.Log == nil {
 		return nil, errors.New("query: API, Auth, Env and Log are needed")
+	}
+	if options.BodyPatience == 0 {
+		options.BodyPatience = defaultBodyPatience
 	}
 	return &Handler{options: options}, nil
 }
@@ -97,7 +106,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) 
 			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, h.options.BodyPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -120,10 +129,16 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) 
 	return nil, errs.New(errs.InvalidAction, "The service %s has no actions here.", identity.Service)
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a body of bounded size in bounded time: nobody has been authenticated yet.
+func readBody(w http.ResponseWriter, r *http.Request, patience time.Duration) ([]byte, error) {
+	// The server lifts the deadline itself at the end of the body. A test's recorder has no connection to set it on.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, errs.New(errs.RequestEntityTooLarge, "The request is larger than %d bytes.", MaxBodyBytes)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, errs.New(errs.RequestTimeout, "The request's body did not arrive within %v.", patience)
 	}
 	if err != nil {
 		return nil, errs.New(errs.MalformedQueryString, "The request's body cannot be read.")

@@ -23,6 +23,9 @@ const (
 	tokenTTLMax    = 21600 * time.Second
 )
 
+// connectionsPerGuest bounds what one guest has open, connectionsMax what all have.
+const connectionsPerGuest, connectionsMax = 64, 4096
+
 // versions are the dated paths that the service lists, oldest first, as EC2 does.
 var versions = []string{
 	"1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01", "2009-04-04",
@@ -64,7 +67,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(guest.Limit(l, connectionsPerGuest, connectionsMax)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metadata: %w", err)
 	}
 	return nil

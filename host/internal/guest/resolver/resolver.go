@@ -32,6 +32,11 @@ const (
 	queriesPerSecond, queryBurst = 1024, 1024
 	ttlSeconds                   = 60
 	forwardTimeout               = 3 * time.Second
+	// forwardsPerGuest and forwardsMax bound the queries that wait for a forwarder, of one interface and of all: each holds
+	// a socket, for as long as a dead forwarder takes.
+	forwardsPerGuest, forwardsMax = 64, 1024
+	// connectionsPerGuest and connectionsMax bound the TCP connections.
+	connectionsPerGuest, connectionsMax = 32, 2048
 	// limitersMax bounds the table of rate limits; it is emptied when full, which only forgives.
 	limitersMax = 4096
 	zoneSuffix  = ".compute.internal."
@@ -48,20 +53,22 @@ type Options struct {
 type Server struct {
 	options Options
 
-	mu       sync.Mutex
-	limiters map[netip.Addr]*rate.Limiter
+	mu         sync.Mutex
+	limiters   map[ids.Interface]*rate.Limiter // mu
+	forwarding map[ids.Interface]int           // mu; never 0
+	forwards   int                             // mu; sum of forwarding
 }
 
 // New returns a server.
 func New(o Options) *Server {
-	return &Server{options: o, limiters: map[netip.Addr]*rate.Limiter{}}
+	return &Server{options: o, limiters: map[ids.Interface]*rate.Limiter{}, forwarding: map[ids.Interface]int{}}
 }
 
 // Serve answers on both sockets until ctx ends.
 func (s *Server) Serve(ctx context.Context, c net.PacketConn, l net.Listener) error {
 	servers := []*dns.Server{
 		{PacketConn: c, Handler: s, UDPSize: dns.DefaultMsgSize},
-		{Listener: l, Handler: s, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second},
+		{Listener: guest.Limit(l, connectionsPerGuest, connectionsMax), Handler: s, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second},
 	}
 	results := make(chan error, len(servers))
 	for _, d := range servers {
@@ -90,7 +97,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	source := peer.Addr().Unmap()
 	g, ok := s.options.Directory.Guest(source)
-	if !ok || !s.limiter(source).Allow() {
+	if !ok || !s.limiter(g.Interface.ID).Allow() {
 		return
 	}
 	if err := w.WriteMsg(s.answer(g, q, w.RemoteAddr().Network())); err != nil {
@@ -98,16 +105,17 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 }
 
-func (s *Server) limiter(source netip.Addr) *rate.Limiter {
+// limiter is by interface and not by source: a guest has a source for each of the resolver's addresses.
+func (s *Server) limiter(id ids.Interface) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.limiters[source]
+	l := s.limiters[id]
 	if l == nil {
 		if len(s.limiters) >= limitersMax {
 			clear(s.limiters)
 		}
 		l = rate.NewLimiter(queriesPerSecond, queryBurst)
-		s.limiters[source] = l
+		s.limiters[id] = l
 	}
 	return l
 }
@@ -129,7 +137,7 @@ func (s *Server) answer(g guest.Guest, q *dns.Msg, network string) *dns.Msg {
 	case s.reverse(reply, g, name):
 		reply.Authoritative = true
 	default:
-		return s.forward(reply, q, network)
+		return s.forward(reply, g, q, network)
 	}
 	return reply
 }
@@ -185,19 +193,44 @@ func (s *Server) reverse(reply *dns.Msg, g guest.Guest, name string) bool {
 	return true
 }
 
-// forward asks the operator's servers in turn.
-func (s *Server) forward(reply, q *dns.Msg, network string) *dns.Msg {
+// forward asks the operator's servers in turn. A guest that has too many questions there is told to ask later.
+func (s *Server) forward(reply *dns.Msg, g guest.Guest, q *dns.Msg, network string) *dns.Msg {
+	if len(s.options.Forwarders) == 0 {
+		reply.Rcode = dns.RcodeRefused
+		return reply
+	}
+	reply.Rcode = dns.RcodeServerFailure
+	if !s.beginForward(g.Interface.ID) {
+		return reply
+	}
+	defer s.endForward(g.Interface.ID)
 	client := dns.Client{Net: network, Timeout: forwardTimeout}
 	for _, server := range s.options.Forwarders {
 		if answer, _, err := client.Exchange(q, server); err == nil {
 			return answer
 		}
 	}
-	reply.Rcode = dns.RcodeRefused
-	if len(s.options.Forwarders) > 0 {
-		reply.Rcode = dns.RcodeServerFailure
-	}
 	return reply
+}
+
+func (s *Server) beginForward(id ids.Interface) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forwarding[id] >= forwardsPerGuest || s.forwards >= forwardsMax {
+		return false
+	}
+	s.forwarding[id]++
+	s.forwards++
+	return true
+}
+
+func (s *Server) endForward(id ids.Interface) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forwards--
+	if s.forwarding[id]--; s.forwarding[id] == 0 {
+		delete(s.forwarding, id)
+	}
 }
 
 func header(name string, kind uint16) dns.RR_Header {

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -116,14 +117,44 @@ func TestForwarding(t *testing.T) {
 
 func TestRateLimit(t *testing.T) {
 	s := New(Options{Directory: directory{vpcOne}})
-	source, now := netip.MustParseAddr("100.64.0.1"), time.Now()
-	if !s.limiter(source).AllowN(now, queryBurst) || s.limiter(source).AllowN(now, 1) {
+	id, now := ids.Interface("eni-00000000000000001"), time.Now()
+	if !s.limiter(id).AllowN(now, queryBurst) || s.limiter(id).AllowN(now, 1) {
 		t.Error("the burst is not what it should be")
 	}
 	for i := range limitersMax {
-		s.limiter(netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)}))
+		s.limiter(ids.Interface(fmt.Sprint("eni-", i)))
 	}
 	if len(s.limiters) > limitersMax {
 		t.Errorf("%d limiters, at most %d", len(s.limiters), limitersMax)
+	}
+}
+
+// TestForwardsAreBounded has one guest with as many questions at the forwarder as it may: it gets no more answers from
+// there until one has ended, and keeps no other guest from being served.
+func TestForwardsAreBounded(t *testing.T) {
+	upstream := serve(t, Options{Directory: directory{vpcOne}})
+	s := New(Options{Directory: directory{}, Forwarders: []string{upstream}})
+	answered := func(id ids.Interface) bool {
+		query := new(dns.Msg).SetQuestion("5.0.0.10.in-addr.arpa.", dns.TypePTR)
+		return s.answer(guest.Guest{Interface: host.Interface{ID: id}}, query, "tcp").Rcode == dns.RcodeSuccess
+	}
+	const greedy, other = ids.Interface("eni-00000000000000001"), ids.Interface("eni-00000000000000002")
+	for range forwardsPerGuest {
+		if !s.beginForward(greedy) {
+			t.Fatal("refused within the bound")
+		}
+	}
+	if answered(greedy) || !answered(other) {
+		t.Error("want the greedy guest refused and the other served")
+	}
+	s.endForward(greedy)
+	if !answered(greedy) {
+		t.Error("refused although one question has ended")
+	}
+	for i := range forwardsMax {
+		s.beginForward(ids.Interface(fmt.Sprint("eni-", i)))
+	}
+	if s.forwards != forwardsMax || answered(other) {
+		t.Errorf("%d questions wait, at most %d", s.forwards, forwardsMax)
 	}
 }
