@@ -16,7 +16,8 @@ type Handler interface {
 	// ServeOneway takes a message without an answer.
 	ServeOneway(c *Conn, method uint32, body []byte)
 	// ServeStream serves a stream that the peer opened; the stream is closed when it returns, and reset with the error
-	// if there is one. ErrUnknownStream tells the peer that there is no such stream.
+	// if there is one. ErrUnknownStream tells the peer that there is no such stream. ctx ends when the peer resets the
+	// stream, as it does when it no longer waits for it, and with the connection.
 	ServeStream(ctx context.Context, s *Stream) error
 }
 

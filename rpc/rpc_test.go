@@ -290,6 +290,34 @@ func TestStreamOfAHastyHandler(t *testing.T) {
 	}
 }
 
+// A handler that has not answered yet is told when the opener stops waiting.
+func TestStreamOpenerGoesAway(t *testing.T) {
+	serving, told := make(chan struct{}), make(chan error, 1)
+	h := handler{stream: func(ctx context.Context, _ *Stream) error {
+		close(serving)
+		<-ctx.Done()
+		told <- ctx.Err()
+		return ctx.Err()
+	}}
+	c, _ := pair(t, Options{}, Options{Handler: h})
+	ctx, cancel := context.WithCancel(testContext(t))
+	opened := make(chan error, 1)
+	go func() {
+		_, err := c.OpenStream(ctx, "dial", nil)
+		opened <- err
+	}()
+	<-serving
+	cancel()
+	if err := <-opened; !errors.Is(err, context.Canceled) {
+		t.Errorf("open: %v", err)
+	}
+	select {
+	case <-told:
+	case <-time.After(wait):
+		t.Fatal("the handler goes on for nobody")
+	}
+}
+
 func TestStreamCreditStopsTheWriter(t *testing.T) {
 	const window = 16 << 10
 	readNow := make(chan struct{})

@@ -31,6 +31,8 @@ type Stream struct {
 	name   string
 	header []byte
 
+	served context.CancelFunc // ends the handler's context; nil at the end that opened
+
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at every change of what follows
 	ready    bool          // the peer serves it, or this end accepted it
@@ -298,6 +300,7 @@ func (s *Stream) abort(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inOver, s.outOver, s.in, s.inBytes = true, true, nil, 0
+	s.giveUp()
 	if s.readErr == nil {
 		s.readErr = err
 	}
@@ -305,6 +308,13 @@ func (s *Stream) abort(err error) {
 		s.writeErr = err
 	}
 	s.signal()
+}
+
+// giveUp tells the handler that nobody waits for it any more.
+func (s *Stream) giveUp() {
+	if s.served != nil {
+		s.served()
+	}
 }
 
 // forget takes the stream out of the connection's table; frames that still come for it are dropped.
@@ -380,6 +390,7 @@ func (s *Stream) takeReset(f frame) {
 		cause = ErrUnknownStream
 	}
 	if f.Flags&flagStop == 0 {
+		s.giveUp()
 		s.inOver, s.in, s.inBytes = true, nil, 0
 		if s.readErr == nil {
 			s.readErr = cause
@@ -411,16 +422,19 @@ func (c *Conn) takeOpen(f frame) error {
 	}
 	s := newStream(c, f.ID, string(f.Body[:f.Method]), f.Body[f.Method:], false)
 	s.credit = int(f.Arg)
+	ctx, cancel := context.WithCancel(c.ctx)
+	s.served = cancel
 	c.streams[s.id] = s
 	c.peerStreams++
 	c.active.Add(1)
-	go c.serveStream(s)
+	go c.serveStream(ctx, s)
 	return nil
 }
 
-func (c *Conn) serveStream(s *Stream) {
+func (c *Conn) serveStream(ctx context.Context, s *Stream) {
 	defer c.active.Done()
-	err := c.o.Handler.ServeStream(c.ctx, s)
+	defer s.served()
+	err := c.o.Handler.ServeStream(ctx, s)
 	switch {
 	case err == nil:
 		_ = s.Close()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,6 +48,8 @@ func runInside(t *testing.T, env ...string) {
 		t.Fatal(err)
 	}
 	cmd.Stderr = cmd.Stdout
+	runtime.LockOSThread() // Pdeathsig is about the thread that starts the process
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); errors.Is(err, syscall.EPERM) {
 		t.Skip("this user may not make namespaces: ", err)
 	} else if err != nil {
