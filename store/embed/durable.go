@@ -24,12 +24,13 @@ func newDurable(v store.Version, written uint64, limit int) *durable {
 	return &durable{limit: limit, version: v, written: written, advanced: make(chan struct{})}
 }
 
-// advance makes a version and the transactions up to it visible.
-func (d *durable) advance(v store.Version, written uint64, committed []store.Batch) {
+// advance makes a version and the transactions up to it visible. It returns what wakes those who wait for a newer
+// version: the caller wakes them after those who wait for their own commit, who would else queue behind them.
+func (d *durable) advance(v store.Version, written uint64, committed []store.Batch) (wake func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if v == d.version {
-		return
+		return func() {}
 	}
 	d.version, d.written = v, written
 	for _, b := range committed {
@@ -48,8 +49,9 @@ func (d *durable) advance(v store.Version, written uint64, committed []store.Bat
 			d.tail = d.tail[1:]
 		}
 	}
-	close(d.advanced)
+	before := d.advanced
 	d.advanced = make(chan struct{})
+	return func() { close(before) }
 }
 
 func tailBytes(b store.Batch) int {

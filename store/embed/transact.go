@@ -113,11 +113,12 @@ func (e *Engine) sync() {
 			e.must(f.batch.Wait())
 			e.stats.synced(len(f.waiters), time.Since(f.applied))
 		}
-		e.durable.advance(f.version, f.written, f.committed)
+		wakeFollowers := e.durable.advance(f.version, f.written, f.committed)
 		for i, w := range f.waiters {
 			e.stats.answered(f.answers[i])
 			w.finish(f.answers[i], nil)
 		}
+		wakeFollowers()
 		<-e.slots
 	}
 }

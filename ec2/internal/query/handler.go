@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
@@ -91,8 +92,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
 	w.Header().Set("X-Amzn-Requestid", record.Call.RequestID)
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(record.Status)
-	_, _ = w.Write(answer) // the client may be gone; there is nobody left to tell
+	_, _ = w.Write(answer)                    // the client may be gone; there is nobody left to tell
+	_ = http.NewResponseController(w).Flush() // before the record is kept: the client need not wait for that
 	if h.options.Done != nil {
 		record.Took = h.options.Env.Clock.Now().Sub(began)
 		h.options.Done(record)
