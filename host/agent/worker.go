@@ -63,6 +63,7 @@ func (w *worker) run(ctx context.Context) {
 			w.adopt(ctx) // a person may have put it right
 		}
 		s, ready := w.agent.current()
+		w.mendRecord(s)
 		d := w.decide(s, ready)
 		if d.State != host.VMStopping {
 			w.pressedAt, w.lastPress = time.Time{}, time.Time{} // a later power-off has its own patience
@@ -144,16 +145,38 @@ func (w *worker) adopt(ctx context.Context) {
 	}
 }
 
+// mendRecord writes the record of a guest that has lost it, once a document names the guest. A reboot that the document
+// asks for counts as done: it may have been.
+func (w *worker) mendRecord(s *snapshot) {
+	if w.named || w.machine == nil || s == nil {
+		return
+	}
+	item, present := s.instances[w.id]
+	if !present || item.invalid != nil {
+		return
+	}
+	mended := recordOf(&item.Instance, w.machine.Spec().UID)
+	if err := mended.write(w.dir); err != nil {
+		w.log.Warn("record is not mended", "err", err)
+		return
+	}
+	w.log.Warn("record was lost and is made anew from the document")
+	w.agent.users.take(mended.UID)
+	w.holdPorts(mended.Interfaces)
+	w.record, w.named = mended, true
+}
+
 // stray says that a machine of the guest runs although nothing on disk tells of it; "" when none does.
 func (w *worker) stray() string {
 	pid, runs := vm.FindMachines(w.agent.o.UIDBase, w.agent.o.UIDCount)[w.id]
 	if !runs {
 		return ""
 	}
+	text := fmt.Sprintf("process %d is a machine of this guest, and its directory is gone: put the directory back, or end the process", pid)
 	if w.unknown == "" {
-		w.log.Error("machine without a directory is left alone", "pid", pid)
+		w.log.Error("machine is left alone", "reason", text)
 	}
-	return fmt.Sprintf("process %d is a machine of this guest, and its directory is gone: put the directory back, or end the process", pid)
+	return text
 }
 
 // launched says whether the driver left anything in a directory.

@@ -34,7 +34,13 @@ const everything = "restart,readopt"
 func (o options) wants(name string) bool { return slices.Contains(strings.Split(o.figures, ","), name) }
 
 func main() {
-	standin.Main()
+	if served, err := standin.Serve(os.Args, os.Stdout); served {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "benchhost:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	agentMain()
 	var o options
 	var binaries string

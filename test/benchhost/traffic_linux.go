@@ -18,7 +18,7 @@ const pingsPerRound = 500
 
 // A guest does all of this by itself. Neither server nor agents take part, but for answering metadata.
 const (
-	pings = `rm -f /tmp/stop; (until [ -e /tmp/stop ]; do probe ping %s count=%d timeoutMs=300000 >>/tmp/pings; done) >/dev/null 2>&1 </dev/null & true`
+	pings = `rm -f /tmp/stop /tmp/stopped; (until [ -e /tmp/stop ]; do probe ping %s count=%d timeoutMs=300000 >>/tmp/pings; done; touch /tmp/stopped) >/dev/null 2>&1 </dev/null & true`
 	flows = `rm -f /tmp/enough; (until [ -e /tmp/enough ]; do
 read up rest </proc/uptime; echo "$up open $(probe tcp %[1]s ` + openPort + ` 5000)" >>/tmp/flows
 read up rest </proc/uptime; echo "$up closed $(probe tcp %[1]s ` + closedPort + ` 1500)" >>/tmp/flows
@@ -275,7 +275,11 @@ func (p *pair) stopPings(ctx context.Context) (passed, lost int, err error) {
 		return passed, lost, err
 	}
 	for i := range p.guests {
-		if _, err := p.in(ctx, i, "touch /tmp/stop; while pgrep -f 'probe ping' >/dev/null; do sleep 1; done"); err != nil {
+		err := until(ctx, "the pings have ended", func() (bool, error) {
+			out, err := p.in(ctx, i, "touch /tmp/stop; ls /tmp/stopped 2>/dev/null; true")
+			return out != "", err
+		})
+		if err != nil {
 			return passed, lost, err
 		}
 	}

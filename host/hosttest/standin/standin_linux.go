@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -25,16 +26,29 @@ const argument = "standin-machine"
 // statusFile, in a guest's directory, holds what the monitor answers to query-status; "running" when it is absent.
 const statusFile = "standin-status"
 
-// Main turns this process into a machine, for good, if that is what it was started for.
-func Main() {
-	if len(os.Args) < 3 || os.Args[1] != argument {
-		return
+// Serve is a machine's life, if that is what the program with these arguments was started for. It says on out when its
+// monitor listens, and returns once that has been told to quit.
+func Serve(args []string, out io.Writer) (served bool, err error) {
+	if len(args) < 3 || args[1] != argument {
+		return false, nil
 	}
-	if err := serve(os.Args[2]); err != nil {
-		fmt.Println("error:", err)
-		os.Exit(1)
+	l, err := net.Listen("unix", vm.AgentSocketPath(args[2]))
+	if err != nil {
+		return true, err
 	}
-	os.Exit(0)
+	defer l.Close()
+	if _, err := io.WriteString(out, "listening\n"); err != nil {
+		return true, err
+	}
+	for quit := false; !quit; { // one client at a time, as QEMU has it
+		conn, err := l.Accept()
+		if err != nil {
+			return true, err
+		}
+		quit = converse(conn, args[2])
+		conn.Close()
+	}
+	return true, nil
 }
 
 // Lay makes a guest in an agent's state directory, with a running machine. Whoever holds the state directory ends the
@@ -97,26 +111,6 @@ func start(spec vm.Spec) (pid int, err error) {
 	}
 	go cmd.Wait() // a zombie would be left until this process ends
 	return cmd.Process.Pid, nil
-}
-
-// serve is a machine's life: one client of the monitor at a time, as QEMU has it, until one says quit.
-func serve(dir string) error {
-	l, err := net.Listen("unix", vm.AgentSocketPath(dir))
-	if err != nil {
-		return err
-	}
-	fmt.Println("listening")
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		quit := converse(conn, dir)
-		conn.Close()
-		if quit {
-			return nil
-		}
-	}
 }
 
 // converse speaks QMP with one client until it goes or says quit.

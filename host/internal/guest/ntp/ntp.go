@@ -21,9 +21,9 @@ const (
 	packetBytes = 48
 	// requestBytesMax bounds a request that is read: a client may add extensions, which are ignored.
 	requestBytesMax = 512
-	modeClient  = 3
-	modeServer  = 4
-	stratum     = 4
+	modeClient      = 3
+	modeServer      = 4
+	stratum         = 4
 	// epochOffset is the seconds from NTP's epoch (1900) to Unix's (1970).
 	epochOffset = 2_208_988_800
 )
