@@ -150,7 +150,7 @@ func TestEverySizeOfLaunch(t *testing.T) {
 	}
 	list := idsOf(w.all())
 	w.await(compute.Running, list...)
-	for chunk := range slices.Chunk(list, compute.MaxIDsPerRequest) {
+	for chunk := range slices.Chunk(list, compute.MaxPerTransaction) {
 		w.terminate(chunk...)
 	}
 	w.await(compute.Terminated, list...)
