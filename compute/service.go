@@ -51,6 +51,8 @@ type Attributes struct {
 	Type *string
 	// Groups replaces the groups of the primary interface, running or stopped; empty leaves them.
 	Groups []ids.SecurityGroup
+	// SourceDestCheck says whether the host drops what the primary interface sends from addresses that are not its own.
+	SourceDestCheck *bool
 }
 
 // Launcher starts instances.

@@ -33,11 +33,10 @@ func (m *Moment) Modify(ctx context.Context, tx *store.Tx, a ids.Account, id ids
 			return err
 		}
 	}
-	if groups != nil {
-		if err := vpcrows.Regroup(ctx, tx, a, i.Interface, groups.Identity); err != nil {
+	if groups != nil || c.SourceDestCheck != nil {
+		if err := i.modifyInterface(ctx, tx, c.SourceDestCheck, groups); err != nil {
 			return err
 		}
-		i.GroupNames = groups.Names
 	}
 	set(&i.UserData, c.UserData)
 	set(&i.Protected, c.DisableAPITermination)
@@ -54,6 +53,14 @@ func (m *Moment) Modify(ctx context.Context, tx *store.Tx, a ids.Account, id ids
 		i.tell(tx)
 	}
 	return nil
+}
+
+func (i *Instance) modifyInterface(ctx context.Context, tx *store.Tx, check *bool, groups *vpc.Prepared) error {
+	change := vpcrows.InterfaceChange{SourceDestCheck: check}
+	if groups != nil {
+		change.Groups, i.GroupNames = &groups.Identity, groups.Names
+	}
+	return vpcrows.ModifyInterface(ctx, tx, i.Account, i.Interface, change)
 }
 
 // resize makes a stopped instance another type. Its disk is on its host, so the host must have room for the difference;
