@@ -141,11 +141,18 @@ func (m *Moment) end(ctx context.Context, tx *store.Tx, i *Instance, why compute
 	}
 	m.enter(i, compute.ShuttingDown, why, transition)
 	i.put(tx)
-	if !i.KeepRoot {
-		v := i.volume()
-		v.Deleting = true
-		tx.Put(volumeKey(v.ID), row.Encode(v))
+	if i.KeepRoot {
+		return nil
 	}
+	v, err := i.rootVolume(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if v.Charged {
+		accountrows.Refund(tx, i.Account, account.QuotaVolumes, 1)
+	}
+	v.Deleting, v.Charged = true, false
+	tx.Put(volumeKey(v.ID), row.Encode(v))
 	return nil
 }
 

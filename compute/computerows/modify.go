@@ -45,8 +45,13 @@ func (m *Moment) Modify(ctx context.Context, tx *store.Tx, a ids.Account, id ids
 		i.Metadata = Metadata(*c.Metadata)
 	}
 	if c.DeleteRootOnTerminate != nil {
+		v, err := i.rootVolume(ctx, tx)
+		if err != nil {
+			return err
+		}
 		i.KeepRoot = !*c.DeleteRootOnTerminate
-		tx.Put(volumeKey(i.RootVolume), row.Encode(i.volume()))
+		v.Keep = i.KeepRoot
+		tx.Put(volumeKey(i.RootVolume), row.Encode(v))
 	}
 	i.put(tx)
 	if groups != nil || c.Type != nil || c.UserData != nil || c.Metadata != nil || c.DeleteRootOnTerminate != nil {

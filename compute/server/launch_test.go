@@ -160,7 +160,7 @@ func TestQuotas(t *testing.T) {
 	for _, c := range []struct {
 		quota account.Quota
 		limit int64
-	}{{account.QuotaVCPUs, 3}, {account.QuotaInstances, 3}} {
+	}{{account.QuotaVCPUs, 3}, {account.QuotaInstances, 3}, {account.QuotaVolumes, 3}} {
 		if err := w.SetQuota(c.quota, c.limit); err != nil {
 			t.Fatal(err)
 		}

@@ -385,6 +385,15 @@ func TestProtectionAndAttributes(t *testing.T) {
 	if got := w.left(i.Host); got.LeftDiskGiB != got.DiskGiB-volumes[0].SizeGiB || got.LeftVCPUs != got.VCPUs {
 		t.Errorf("a kept disk holds no capacity of its host: %+v", got)
 	}
+	quotas, err := w.Accounts.Quotas(w.ctx, w.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range quotas {
+		if used := q.Limit - q.Left; q.Quota == account.QuotaVolumes && used != 1 || q.Quota == account.QuotaInstances && used != 0 {
+			t.Errorf("with one kept disk %d of quota %s are used", used, q.Quota)
+		}
+	}
 }
 
 func TestGuestEndsItself(t *testing.T) {
