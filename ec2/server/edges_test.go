@@ -146,8 +146,8 @@ func TestRules(t *testing.T) {
 // blindVPC is a vpc that cannot describe interfaces.
 type blindVPC struct{ vpc.Service }
 
-func (blindVPC) DescribeInterfaces(context.Context, ids.Account, []ids.Interface, func(*vpc.Interface) bool) ([]vpc.Interface, error) {
-	return nil, vpc.ErrBehind
+func (blindVPC) Attached(context.Context, ids.Account, []ids.Interface, []ids.SecurityGroup) (map[ids.Interface]*vpc.Interface, map[ids.SecurityGroup]string, error) {
+	return nil, nil, vpc.ErrBehind
 }
 
 // TestLaunchIsToldWhateverElseFails holds that a launch that was made is answered as made.
