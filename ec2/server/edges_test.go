@@ -36,6 +36,7 @@ func TestRequestLimit(t *testing.T) {
 	log := new(logBuffer)
 	limited.url = d.serve(func(o *server.Options) {
 		o.Compute, o.MaxRequests, o.Log = slow, 1, slog.New(slog.NewTextHandler(log, nil))
+		o.Admission = server.NewAdmission(server.AdmissionOptions{RunningReads: 2})
 	})
 	first := make(chan answer)
 	go func() { first <- limited.call("DescribeAvailabilityZones") }()
