@@ -42,7 +42,7 @@ func Commands() []*cobra.Command {
 	c := &client{}
 	commands := []*cobra.Command{
 		c.status(), c.hosts(), c.instances(), c.operations(), c.accounts(), c.check(), c.token(),
-		c.explainCommand(), c.ssh(), c.console(), c.forward(), c.environment(), c.store(), c.doctor(),
+		c.explainCommand(), c.ssh(), c.console(), c.forward(), c.environment(), c.store(),
 	}
 	return c.equip(commands)
 }
