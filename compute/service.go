@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -103,6 +104,9 @@ type Operator interface {
 	AllInstances(ctx context.Context) ([]*Instance, error)
 	// DrainHost stops (or allows) new placements on a host; what runs there stays.
 	DrainHost(ctx context.Context, id ids.Host, drain bool) error
+	// LastReport is what an instance's host said of it last, in the host's own words and times. It is memory: absent until
+	// the host has said something since this server started.
+	LastReport(id ids.Instance) (host.InstanceStatus, bool)
 }
 
 // Service is the whole part.
