@@ -7,6 +7,10 @@
 //
 // Invariant: an available image's digest and size never change; a launch checks at commit that the image still exists.
 //
+// New content comes from operators (RegisterLocal, Uploads). Accounts register further images of content that they may
+// launch, which they name by an image's root snapshot or location, and share them: an image is private until its owner
+// permits others.
+//
 // Deliberately absent so far: snapshots, and removal of content whose image is deregistered.
 //
 // Start reading at Service and Uploads; then image/inspect, image/convert and image/chunk.
