@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -170,37 +168,6 @@ func (c *client) listOperations(ctx context.Context, in operatorgen.ListOperatio
 		}
 		in.NextToken = out.NextToken
 	}
-}
-
-func (c *client) imageImport() *cobra.Command {
-	in := operatorgen.ImportImageInput{}
-	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Register a raw disk as a public image", Args: cobra.ExactArgs(1),
-		Long: "Import reads a raw disk on the server's machine and registers it. The same name and content again gives the image that exists; the same\nname with other content replaces it, and instances of the old one run on.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := filepath.Abs(args[0])
-			if err != nil {
-				return err
-			}
-			in.Path = path
-			if in.Name == "" {
-				in.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-			}
-			out, err := c.api().ImportImage(cmd.Context(), &in)
-			if err != nil {
-				return c.explain(err)
-			}
-			if c.json {
-				return c.printJSON(out)
-			}
-			fmt.Fprintln(c.out, out.ImageId)
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&in.Name, "name", "", "the image's `name`; default the file's")
-	cmd.Flags().StringVar(&in.Description, "description", "", "a `text` for tenants")
-	cmd.Flags().StringVar(&in.AccountId, "account", "", "the `account` that alone may use it; default everyone")
-	return cmd
 }
 
 func (c *client) imageList() *cobra.Command {

@@ -44,12 +44,13 @@ fuzz() { # fuzz [FOLDER...]
 	as_builder grep -rl --include='*_test.go' '^func Fuzz' "${@:-.}" | xargs -n1 dirname | sort -u | while read -r package; do
 		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$package"/*_test.go | sed 's/^func //' | while read -r target; do
 			say "$package $target"
-			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s" </dev/null
+			as_builder go test "$package" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZ_SECONDS:-30}s" -fuzzminimizetime 2s </dev/null
 		done
 	done
 }
 
 bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
+bench-images() { find_go; build_binary bench-images ./test/benchimages; as_builder bin/bench-images "$@"; }
 bench-demo() { find_go; need_guests; need_image; need_aws; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
 # bench-host replaces agents by agents of another version: two builds that differ in what they say they are.
 bench-host() {

@@ -23,6 +23,7 @@ import (
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/image/imagerows"
 	images "github.com/nimbrel/nimbrel/image/server"
+	imagetool "github.com/nimbrel/nimbrel/image/tool"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
@@ -76,7 +77,11 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, errors.Join(err, c.engine.Close())
 	}
-	c.images = images.New(c.db, images.Options{Dir: filepath.Join(dir, "images"), Tags: tags, Env: surroundings, Log: log})
+	converter, err := imagetool.WorkerCommand()
+	if err != nil {
+		return nil, errors.Join(err, c.engine.Close())
+	}
+	c.images = images.New(c.db, images.Options{Dir: filepath.Join(dir, "images"), Converter: converter, Tags: tags, Env: surroundings, Log: log})
 	c.compute = computes.New(c.db, computes.Options{
 		KeyPairs: c.accounts, Tags: tags, Networks: c.networks, Images: c.images, Region: region, Env: surroundings, Log: log,
 	})

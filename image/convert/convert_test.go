@@ -200,13 +200,48 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-// FuzzDirect holds that no bytes make the readers panic, or send what does not fit the disk.
-func FuzzDirect(f *testing.F) {
-	for name := range fixtures {
-		if b := fixture(f, name); len(b) < 150<<10 { // the fuzzer is slow with large ones
-			f.Add(b)
+// tinyVHD is a dynamic VHD of two blocks of 4 KiB, the second stored.
+func tinyVHD() []byte {
+	b := make([]byte, 512+1024+512+512+4096+512)
+	footer, header, table := b[len(b)-512:], b[512:1536], b[1536:]
+	copy(footer, "conectix\x00\x00\x00\x02\x00\x01\x00\x00")
+	be.PutUint64(footer[16:], 512)
+	be.PutUint64(footer[48:], 8192)
+	footer[63] = 3
+	copy(header, "cxsparse")
+	be.PutUint64(header[16:], 1536)
+	header[31] = 2
+	be.PutUint32(header[32:], 4096)
+	be.PutUint32(table, 1<<32-1)
+	be.PutUint32(table[4:], 4)
+	copy(b[2048+512:], "content")
+	for sum, part := range map[int][]byte{64: footer, 36: header} {
+		var n uint32
+		for _, c := range part {
+			n += uint32(c)
+		}
+		be.PutUint32(part[sum:], ^n)
+	}
+	return b
+}
+
+func TestTiny(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"VHD": tinyVHD(), "qcow2": fixture(t, "tiny-qcow2"), "zlib": fixture(t, "tiny-qcow2-zlib"), "zstd": fixture(t, "tiny-qcow2-zstd"), "VMDK": fixture(t, "tiny-vmdk-stream"),
+	} {
+		c := collect{t: t}
+		if _, err := Direct(t.Context(), bytes.NewReader(b), int64(len(b)), inspect.Limits{}, &c); err != nil || c.chunks != 1 {
+			t.Errorf("%s: %d chunks, %v", name, c.chunks, err)
 		}
 	}
+}
+
+// FuzzDirect holds that no bytes make the readers panic, or send what does not fit the disk.
+func FuzzDirect(f *testing.F) {
+	for _, name := range []string{"tiny-qcow2", "tiny-qcow2-zlib", "tiny-qcow2-zstd", "tiny-vmdk-stream"} { // the fuzzer is slow with large ones
+		f.Add(fixture(f, name))
+	}
+	f.Add(tinyVHD())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		limits := inspect.Limits{MaxVirtualBytes: 3 << 20}
 		var sent bytes.Buffer

@@ -2,119 +2,157 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
+	"time"
 
 	"github.com/nimbrel/nimbrel/image"
+	"github.com/nimbrel/nimbrel/image/chunk"
+	"github.com/nimbrel/nimbrel/image/convert"
+	"github.com/nimbrel/nimbrel/image/inspect"
 )
 
-// blockBytes is the unit of copying; blocks of zeros become holes.
-const blockBytes = 1 << 20
+const (
+	// collectEvery and collectAge are how often unlisted chunks are looked for, and how old they must be: an import that
+	// was interrupted may go on within that time.
+	collectEvery = time.Hour
+	collectAge   = 24 * time.Hour
+)
 
-// adopt copies the raw disk at path into dir under its digest, unless it is there. It returns digest and size.
-func adopt(ctx context.Context, dir, path string) (digest string, size uint64, err error) {
+// content is what an import brought into the chunk store.
+type content struct {
+	digest string
+	bytes  uint64
+	format string
+	stored uint64 // bytes that were not there
+}
+
+// adopt stores the disk in the file at path.
+func (s *Service) adopt(ctx context.Context, path string) (content, error) {
 	source, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return "", 0, &image.InvalidError{Field: "content", Reason: err.Error() + ": want a raw disk that the server can read"}
+		return content{}, &image.InvalidError{Field: "content", Reason: err.Error() + ": want a disk image that the server can read"}
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("open image file: %w", err)
+		return content{}, fmt.Errorf("open image file: %w", err)
 	}
 	defer source.Close()
 	info, err := source.Stat()
 	if err != nil {
-		return "", 0, fmt.Errorf("stat image file %s: %w", path, err)
+		return content{}, fmt.Errorf("stat image file %s: %w", path, err)
 	}
-	if !info.Mode().IsRegular() || info.Size() == 0 || info.Size()%512 != 0 {
-		return "", 0, &image.InvalidError{Field: "content", Reason: path + " is no raw disk: want a regular file of whole 512-byte sectors"}
+	if !info.Mode().IsRegular() {
+		return content{}, &image.InvalidError{Field: "content", Reason: path + " is no regular file"}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", 0, fmt.Errorf("make image directory: %w", err)
-	}
-	part, err := os.CreateTemp(dir, ".incoming-*")
+	c, err := s.ingest(ctx, source, nil)
 	if err != nil {
-		return "", 0, fmt.Errorf("make image file: %w", err)
+		return c, fmt.Errorf("import image file %s: %w", path, err)
 	}
-	defer os.Remove(part.Name()) // gone already when it was renamed
-	defer part.Close()
-	digest, size, err = copySparse(ctx, part, source)
-	if err != nil {
-		return "", 0, fmt.Errorf("copy image file %s: %w", path, err)
+	if after, err := source.Stat(); err != nil || after.Size() != info.Size() || !after.ModTime().Equal(info.ModTime()) {
+		return c, fmt.Errorf("import image file %s: it changed while being read; try again", path)
 	}
-	if size != uint64(info.Size()) {
-		return "", 0, fmt.Errorf("copy image file %s: it changed while being read; try again", path)
-	}
-	return digest, size, settle(part, filepath.Join(dir, digest))
+	return c, nil
 }
 
-// settle gives complete content its name, durably: the row that refers to it is committed next, and must not outlive it.
-func settle(part *os.File, name string) error {
-	if _, err := os.Stat(name); err != nil {
-		if err := errors.Join(part.Chmod(0o444), part.Sync(), part.Close()); err != nil {
-			return fmt.Errorf("write image file: %w", err)
-		}
-		if err := os.Rename(part.Name(), name); err != nil {
-			return fmt.Errorf("name image file: %w", err)
-		}
-	}
-	dir, err := os.Open(filepath.Dir(name)) // also when the name was there: who gave it may not have come so far
+// ingest converts a file of any accepted format into the chunk store, durably: the row that refers to it is committed
+// next, and must not outlive it. What is refused is an *image.InvalidError.
+func (s *Service) ingest(ctx context.Context, file *os.File, progress func(done, total uint64)) (content, error) {
+	chunks, err := s.chunks()
 	if err != nil {
-		return fmt.Errorf("sync image directory: %w", err)
+		return content{}, err
 	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return fmt.Errorf("sync image directory: %w", err)
+	sink := &intake{store: chunks, progress: progress}
+	defer sink.close()
+	summary, err := s.convert(ctx, file, sink)
+	var refusal *inspect.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return content{}, &image.InvalidError{Field: "content", Reason: refusal.Error()}
+	case err != nil:
+		return content{}, s.explain(err)
 	}
-	return nil
+	digest, err := sink.writer.Commit(ctx)
+	if err != nil {
+		return content{}, s.explain(err)
+	}
+	return content{digest: digest, bytes: summary.VirtualBytes, format: summary.Format, stored: sink.writer.Wrote()}, nil
 }
 
-// copySparse copies all of r into the empty file w and digests it.
-func copySparse(ctx context.Context, w *os.File, r io.Reader) (digest string, size uint64, err error) {
-	hash := sha256.New()
-	block := make([]byte, blockBytes)
-	for {
-		n, err := io.ReadFull(r, block)
-		if n > 0 {
-			hash.Write(block[:n])
-			if !zero(block[:n]) {
-				if _, err := w.WriteAt(block[:n], int64(size)); err != nil {
-					return "", size, err
-				}
-			}
-			size += uint64(n)
-		}
-		switch {
-		case err == io.EOF || err == io.ErrUnexpectedEOF:
-			return hex.EncodeToString(hash.Sum(nil)), size, w.Truncate(int64(size))
-		case err != nil:
-			return "", size, err
-		case ctx.Err() != nil:
-			return "", size, ctx.Err()
-		}
+// explain says what to do about a full disk.
+func (s *Service) explain(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: make room in %s on the server, then import again: what is stored already is not written again", err, s.options.Dir)
 	}
+	return err
 }
 
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
+func (s *Service) convert(ctx context.Context, file *os.File, sink convert.Sink) (convert.Summary, error) {
+	limits := inspect.Limits{MaxVirtualBytes: s.options.MaxDiskBytes, MaxExpansion: inspect.DefaultMaxExpansion}
+	if len(s.options.Converter) > 0 {
+		return convert.Run(ctx, s.options.Converter, file, limits, sink)
 	}
-	return true
+	info, err := file.Stat()
+	if err != nil {
+		return convert.Summary{}, fmt.Errorf("stat image file: %w", err)
+	}
+	return convert.Direct(ctx, file, info.Size(), limits, sink)
+}
+
+// intake is where a converter's chunks go.
+type intake struct {
+	store    *chunk.Store
+	writer   *chunk.Writer
+	progress func(done, total uint64)
+	total    uint64
+}
+
+func (i *intake) Begin(s convert.Summary) (err error) {
+	i.total = s.VirtualBytes
+	i.writer, err = i.store.NewWriter(s.VirtualBytes)
+	return err
+}
+
+func (i *intake) Chunk(offset uint64, data []byte) error {
+	if i.progress != nil {
+		i.progress(offset+uint64(len(data)), i.total)
+	}
+	return i.writer.Put(offset, data)
+}
+
+func (i *intake) close() {
+	if i.writer != nil {
+		i.writer.Close()
+	}
 }
 
 // Open opens the content of a digest, for reading at any place, and tells its size. Content stays when its image is
 // deregistered: a host may still need it. The error is image.ErrNoContent when there is none.
 func (s *Service) Open(digest string) (content io.ReadSeekCloser, size uint64, err error) {
-	if !isDigest(digest) {
+	if !chunk.IsDigest(digest) {
 		return nil, 0, fmt.Errorf("open image content: %.80q is no SHA-256 digest: %w", digest, image.ErrNoContent)
 	}
+	chunks, err := s.chunks()
+	if err != nil {
+		return nil, 0, err
+	}
+	disk, err := chunks.Open(digest)
+	if err == nil {
+		return disk, uint64(disk.Size()), nil
+	}
+	if !errors.Is(err, chunk.ErrAbsent) {
+		return nil, 0, fmt.Errorf("open image content %s: %w", digest, err)
+	}
+	return s.openWhole(digest)
+}
+
+// openWhole opens content as servers kept it before there were chunks: one file per digest. Nothing writes such files any
+// more.
+func (s *Service) openWhole(digest string) (io.ReadSeekCloser, uint64, error) {
 	f, err := os.Open(filepath.Join(s.options.Dir, digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, fmt.Errorf("open image content %s: %w", digest, image.ErrNoContent)
@@ -129,7 +167,33 @@ func (s *Service) Open(digest string) (content io.ReadSeekCloser, size uint64, e
 	return f, uint64(info.Size()), nil
 }
 
-// isDigest says whether s names a file of the directory; nothing else may become part of a path.
-func isDigest(s string) bool {
-	return len(s) == hex.EncodedLen(sha256.Size) && strings.Trim(s, "0123456789abcdef") == ""
+// collect removes chunks that no image lists, now and then, until ctx ends.
+func (s *Service) collect(ctx context.Context) {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		if err := s.collectOnce(); err != nil {
+			s.options.Log.Warn("image chunks are not collected", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Service) collectOnce() error {
+	chunks, err := s.chunks()
+	if err != nil {
+		return err
+	}
+	for _, digest := range chunks.Damaged() {
+		s.options.Log.Warn("image manifest is damaged: import the image again", "image", digest)
+	}
+	done, err := chunks.Collect(s.options.Env.Clock.Now(), collectAge, nil)
+	if done.Chunks > 0 {
+		s.options.Log.Info("image chunks that no image lists removed", "bytes", done.Bytes)
+	}
+	return err
 }

@@ -1,8 +1,8 @@
-// Package server is the image catalog's service: it registers images whose content it keeps in a directory, one file per
-// digest, and answers reads from memory.
+// Package server is the image catalog's service: it registers images whose content it keeps in a chunk store, takes
+// uploads that can be interrupted, and answers reads from memory.
 //
-// A file of the directory is complete when it has its name: content is written beside, synced, then renamed. Files are
-// never changed after. Concurrency: all methods may be called from any goroutine.
+// What a user gives is read by one process alone, the converter (image/convert); from there on there are only chunks of raw
+// disks. Concurrency: all methods may be called from any goroutine.
 package server
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/image"
+	"github.com/nimbrel/nimbrel/image/chunk"
 	"github.com/nimbrel/nimbrel/image/imagerows"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/internal/ids"
@@ -29,19 +30,38 @@ import (
 // readBehind bounds how long a read waits for the view.
 const readBehind = time.Second
 
-// Options are what the catalog works with; all but Log are required.
+// Options are what the catalog works with. Dir, Tags and Env are required.
 type Options struct {
-	Dir  string // where content lies, one file per digest
+	Dir  string // of the chunk store, and of uploads
 	Tags account.TagReader
 	Env  env.Env
 	Log  *slog.Logger // default slog.Default
+
+	// Converter is the command that runs convert.Work. None converts in this process, which is for tests: a file that
+	// takes a reader over would take the process.
+	Converter []string
+	// MaxDiskBytes bounds one image's disk. Default DefaultMaxDiskBytes.
+	MaxDiskBytes uint64
+	// MaxAccountBytes bounds the disks of one account's images together. Default DefaultMaxAccountBytes.
+	MaxAccountBytes uint64
 }
+
+const (
+	// DefaultMaxDiskBytes is the largest disk of an image.
+	DefaultMaxDiskBytes = 1 << 40
+	// DefaultMaxAccountBytes is what one account's images may have together.
+	DefaultMaxAccountBytes = 16 << 40
+)
 
 // Service implements image.Service.
 type Service struct {
 	db       *store.DB
 	options  Options
 	follower *follow.Follower
+	chunks   func() (*chunk.Store, error) // opened when first needed
+
+	uploadMu sync.Mutex // after an upload's own
+	uploads  map[string]*upload
 
 	mu     sync.RWMutex
 	images map[ids.Image]imagerows.Image
@@ -54,13 +74,21 @@ func New(db *store.DB, o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	s := &Service{db: db, options: o, images: map[ids.Image]imagerows.Image{}}
+	o.MaxDiskBytes = cmp.Or(o.MaxDiskBytes, DefaultMaxDiskBytes)
+	o.MaxAccountBytes = cmp.Or(o.MaxAccountBytes, DefaultMaxAccountBytes)
+	s := &Service{db: db, options: o, images: map[ids.Image]imagerows.Image{}, uploads: map[string]*upload{}}
+	s.chunks = sync.OnceValues(func() (*chunk.Store, error) { return chunk.Open(o.Dir) })
 	s.follower = follow.New(db, [][]byte{imagerows.Prefix()}, s.apply)
 	return s
 }
 
-// Run follows the store until ctx ends.
+// Run follows the store and collects what no image lists, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	var collecting sync.WaitGroup
+	defer collecting.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	collecting.Go(func() { s.collect(ctx) })
 	if err := s.follower.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("follow image rows: %w", err)
 	}
@@ -166,17 +194,25 @@ func (s *Service) RegisterLocal(ctx context.Context, r image.Registration) (*ima
 	if err := validate(r); err != nil {
 		return nil, err
 	}
-	digest, size, err := adopt(ctx, s.options.Dir, r.Path)
+	c, err := s.adopt(ctx, r.Path)
 	if err != nil {
 		return nil, fmt.Errorf("register image %s: %w", r.Name, err)
 	}
+	return s.register(ctx, r, c)
+}
+
+// register makes the row of content that is durable.
+func (s *Service) register(ctx context.Context, r image.Registration, c content) (*image.Image, error) {
+	if err := s.checkRoom(r, c); err != nil {
+		return nil, err
+	}
 	row := imagerows.Image{
 		ID: ids.New[ids.Image](s.options.Env.Random), Owner: r.Owner, Name: r.Name, Description: r.Description, Public: r.Public,
-		SHA256: digest, Bytes: size, Architecture: r.Architecture, BootMode: r.BootMode,
+		SHA256: c.digest, Bytes: c.bytes, Architecture: r.Architecture, BootMode: r.BootMode,
 		RootSnapshot: ids.New[ids.Snapshot](s.options.Env.Random), CreatedMs: s.options.Env.Clock.Now().UnixMilli(),
 	}
 	var registered imagerows.Image
-	_, err = s.db.Transact(ctx, func(tx *store.Tx) (err error) {
+	_, err := s.db.Transact(ctx, func(tx *store.Tx) (err error) {
 		registered, err = imagerows.Register(ctx, tx, row)
 		return err
 	})
@@ -184,6 +220,23 @@ func (s *Service) RegisterLocal(ctx context.Context, r image.Registration) (*ima
 		return nil, fmt.Errorf("register image %s: %w", r.Name, err)
 	}
 	return registered.View(), nil
+}
+
+// checkRoom holds the owner's bound of bytes, by the view: imports at once may exceed it by one image each.
+func (s *Service) checkRoom(r image.Registration, c content) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	total := c.bytes
+	for _, i := range s.images {
+		if i.Owner == r.Owner && i.Name != r.Name {
+			total += i.Bytes
+		}
+	}
+	if total <= s.options.MaxAccountBytes {
+		return nil
+	}
+	return &image.InvalidError{Field: "content", Reason: fmt.Sprintf(
+		"the images of account %s would have %d GiB together, at most %d: deregister some first", r.Owner, total>>30, s.options.MaxAccountBytes>>30)}
 }
 
 func validate(r image.Registration) error {

@@ -115,21 +115,44 @@ func TestRegisterKeepsContentByDigest(t *testing.T) {
 	if i.SHA256 != hex.EncodeToString(sum[:]) || i.Bytes != uint64(len(want)) || i.RootDeviceName != "/dev/xvda" || i.MinDiskGiB() != 1 {
 		t.Errorf("registered %+v", i)
 	}
-	kept := filepath.Join(c.options.Dir, i.SHA256)
-	got, err := os.ReadFile(kept)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("kept content differs: %v", err)
+	if got := c.content(i.SHA256); !bytes.Equal(got, want) {
+		t.Error("kept content differs")
 	}
 	if err := os.WriteFile(path, []byte("overwritten"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(kept); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("kept content changed with its source: %v", err)
+	if got := c.content(i.SHA256); !bytes.Equal(got, want) {
+		t.Error("kept content changed with its source")
 	}
-	entries, err := os.ReadDir(c.options.Dir)
-	if err != nil || len(entries) != 1 {
-		t.Errorf("directory holds %v (%v)", entries, err)
+}
+
+// TestOldContent holds that content which a server kept before there were chunks is still served.
+func TestOldContent(t *testing.T) {
+	c := newCatalog(t)
+	want := bytes.Repeat([]byte("old "), 1000)
+	sum := sha256.Sum256(want)
+	digest := hex.EncodeToString(sum[:])
+	if err := errors.Join(os.MkdirAll(c.options.Dir, 0o755), os.WriteFile(filepath.Join(c.options.Dir, digest), want, 0o444)); err != nil {
+		t.Fatal(err)
 	}
+	if got := c.content(digest); !bytes.Equal(got, want) {
+		t.Error("it differs")
+	}
+}
+
+// content reads what is kept under a digest.
+func (c *catalog) content(digest string) []byte {
+	c.t.Helper()
+	r, _, err := c.Open(digest)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
 }
 
 func TestRegisterAgain(t *testing.T) {

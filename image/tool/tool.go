@@ -1,6 +1,6 @@
 // Package tool is the nimbrel image command: work on images that are local files.
 //
-// Deliberately absent: anything that talks to a running cloud; registering an image is the public API's work.
+// Deliberately absent: anything that talks to a running cloud; `nimbrel image import` is the operator's command line's.
 package tool
 
 import (
@@ -21,7 +21,7 @@ func Command() *cobra.Command {
 		Short: "Build guest images",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(buildCommand())
+	cmd.AddCommand(buildCommand(), workerCommand())
 	return cmd
 }
 

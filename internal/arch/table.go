@@ -39,7 +39,7 @@ var mayTable = []mayRow{
 	{"ec2/internal/convert", []string{"ec2/", "account", "compute!", "vpc!", "image!", "svc", "store!"}, "the one place that knows every error, the store's refusals included"},
 	{"operator", []string{"account", "compute!", "vpc!", "image!", "host!", "dispatch!", "check", "svc", "store!", "store/tuple", "apigen"}, "the operators' door speaks to contracts"},
 	{"apigen", nil, "the generator stands on the standard library"},
-	{"cli", []string{"operator/operatorgen", "operator/stream"}, "a client knows the generated APIs only"},
+	{"cli", []string{"operator/operatorgen", "operator/stream", "operator/upload", "image/inspect"}, "a client knows the operators' APIs only, and refuses a file before it travels"},
 	{"dev", []string{"operator/operatorgen"}, "the one-machine cloud starts processes and asks their APIs"},
 	{"cmd", []string{"*"}, "the binary wires everything"},
 	{"test", []string{"*"}, "tests stand outside every part"},

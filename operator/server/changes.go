@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 
 	"github.com/nimbrel/nimbrel/account"
-	"github.com/nimbrel/nimbrel/image"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/operator/operatorgen"
 )
@@ -52,18 +51,13 @@ func (a *api) ImportImage(ctx context.Context, in *operatorgen.ImportImageInput)
 	if !filepath.IsAbs(in.Path) {
 		return nil, operatorgen.NewInvalidInput("path %q is not absolute", in.Path)
 	}
-	r := image.Registration{
-		Path: in.Path, Owner: a.Operator, Public: in.AccountId == "", Name: in.Name, Description: in.Description, Architecture: string(in.Architecture),
+	r, err := a.registration(ctx, in.AccountId, false)
+	if err != nil {
+		return nil, err
 	}
-	if in.AccountId != "" {
-		owner, err := a.knownAccount(ctx, in.AccountId)
-		if err != nil {
-			return nil, err
-		}
-		r.Owner = owner
-	}
-	if r.Architecture == "" {
-		r.Architecture = string(operatorgen.ArchitectureX8664)
+	r.Path, r.Name, r.Description = in.Path, in.Name, in.Description
+	if in.Architecture != "" {
+		r.Architecture = string(in.Architecture)
 	}
 	made, err := a.Image.RegisterLocal(ctx, r)
 	a.audit(ctx, "ImportImage", in.Name, err)

@@ -27,6 +27,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/operator/operatorgen"
 	"github.com/nimbrel/nimbrel/operator/stream"
+	"github.com/nimbrel/nimbrel/operator/upload"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/svc/awsjson"
 	"github.com/nimbrel/nimbrel/vpc"
@@ -65,6 +66,8 @@ type Options struct {
 	OpenStream func(ctx context.Context, target, name string, header []byte) (net.Conn, error)
 	// Check runs every invariant once.
 	Check func(ctx context.Context) (check.Report, error)
+	// Uploads takes disk images. Nil: they can be registered from the server's own files only.
+	Uploads image.Uploads
 	// Targets is the host link's view of the hosts. Nil: hosts are up or suspect by compute's view.
 	Targets func() []dispatch.TargetStatus
 	// Operator owns the images that operators import for everyone.
@@ -95,7 +98,7 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// New returns the handler of the operators' endpoint: the API at / and streams at stream.Path.
+// New returns the handler of the operators' endpoint: the API at /, streams at stream.Path and uploads at upload.Path.
 func New(o Options) (http.Handler, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -103,6 +106,9 @@ func New(o Options) (http.Handler, error) {
 	a := &api{o}
 	mux := http.NewServeMux()
 	mux.Handle(stream.Path, stream.Handler(a.openStream, a.auditStream))
+	if o.Uploads != nil {
+		mux.Handle(upload.Path, upload.Handler(uploads{a}))
+	}
 	mux.Handle("/", operatorgen.NewHandler(a, awsjson.Options{Log: o.Log}))
 	return mux, nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // TestScripts runs testdata/*.txtar, each with a place for one cloud. Variables: PORT, LINK, METRICS (ports), STATE (the
-// cloud's state directory). Commands beside testscript's own:
+// cloud's state directory), IMAGES (packed disk images). Commands beside testscript's own:
 //
 //	up [ARG...]              nimbrel dev up --fake with the script's places; its stderr is checked with stderr
 //	ec2 ACTION [K=V...]      a signed call of the EC2 API; its XML is checked with stdout, an error's text with stderr
@@ -37,8 +37,13 @@ func setUpScript(t *testing.T) func(*testscript.Env) error {
 	return func(e *testscript.Env) error {
 		at := claimPlace(t)
 		state := filepath.Join(e.WorkDir, "state")
+		images, err := filepath.Abs(filepath.Join("..", "..", "image", "convert", "testdata"))
+		if err != nil {
+			return err
+		}
 		for name, value := range map[string]string{
-			"PORT": strconv.Itoa(at.port), "LINK": strconv.Itoa(at.port + 1), "METRICS": strconv.Itoa(at.port + 2), "PREFIX": at.prefix, "UNDERLAY": at.underlay,
+			"IMAGES": images,
+			"PORT":   strconv.Itoa(at.port), "LINK": strconv.Itoa(at.port + 1), "METRICS": strconv.Itoa(at.port + 2), "PREFIX": at.prefix, "UNDERLAY": at.underlay,
 			"STATE": state, "NIMBREL_STATE_DIR": state, "BIN": binaries, "PATH": binaries + ":" + os.Getenv("PATH"), "PYENV_ROOT": os.Getenv("PYENV_ROOT"),
 		} {
 			e.Setenv(name, value)

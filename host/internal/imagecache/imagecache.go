@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/image/chunk"
 )
 
 // ErrDigest: what was fetched is not what was asked for.
@@ -59,10 +60,18 @@ func Open(dir string, fetch Fetch) (*Cache, error) {
 	return &Cache{dir: dir, fetch: fetch, flight: make(map[string]*flight)}, nil
 }
 
-// FromDirectory fetches from another directory of images named by digest.
+// FromDirectory fetches from another directory: of images named by digest, or a chunk store.
 func FromDirectory(dir string) Fetch {
 	return func(_ context.Context, digest string, _ uint64) (io.ReadCloser, error) {
-		return os.Open(filepath.Join(dir, digest))
+		whole, err := os.Open(filepath.Join(dir, digest))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return whole, err
+		}
+		disk, err := chunk.OpenImage(dir, digest)
+		if err != nil {
+			return nil, err
+		}
+		return disk, nil
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/nimbrel/nimbrel/image/chunk"
 )
 
 var content = append(append(make([]byte, 300<<10), "image"...), make([]byte, 300<<10)...)
@@ -116,11 +118,32 @@ func TestAbandonedFetch(t *testing.T) {
 }
 
 func TestFromDirectory(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, digestOf(content)), content, 0o600); err != nil {
+	whole, chunked := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(whole, digestOf(content)), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(t, FromDirectory(dir)).Ensure(t.Context(), digestOf(content), uint64(len(content))); err != nil {
-		t.Error(err)
+	store, err := chunk.Open(chunked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := store.NewWriter(uint64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Put(0, content); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{whole, chunked} {
+		path, err := open(t, FromDirectory(dir)).Ensure(t.Context(), digestOf(content), uint64(len(content)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
 	}
 }

@@ -1,0 +1,162 @@
+// Command benchimages measures what a second import of a changed disk stores, and how fast imports are.
+//
+// The disk is a model of a file system: files of log-normal sizes (median 4 KiB, mean about 180 KiB, as Agrawal et al.,
+// "A Five-Year Study of File-System Metadata", FAST 2007, found them), one behind the other, a third of the disk empty. Then
+// whole files, picked at random, are rewritten until 1 % of the data has changed: the worst honest case, since an upgrade's
+// files lie together. The same share in one place is printed beside it. The fraction is of the bytes of data.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nimbrel/nimbrel/image/chunk"
+	"github.com/nimbrel/nimbrel/image/convert"
+	"github.com/nimbrel/nimbrel/image/inspect"
+)
+
+const (
+	medianBytes = 4 << 10
+	sigma       = 2.76 // of the sizes' logarithm: the mean is median·exp(σ²/2)
+	blockBytes  = 4 << 10
+	largestFile = 64 << 20
+)
+
+func main() {
+	mib := flag.Int64("mib", 768, "size of the disk in MiB")
+	dir := flag.String("dir", "", "directory to work in; default a temporary one")
+	flag.Parse()
+	if err := run(context.Background(), *dir, *mib<<20); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, dir string, bytes int64) error {
+	work, err := os.MkdirTemp(dir, "benchimages-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	disk, err := newDisk(filepath.Join(work, "disk.raw"), bytes)
+	if err != nil {
+		return err
+	}
+	defer disk.file.Close()
+	store, err := chunk.Open(filepath.Join(work, "store"))
+	if err != nil {
+		return err
+	}
+	first, took, err := importDisk(ctx, store, disk.file)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("figure image.import_mib_per_s %.0f MiB/s\n", float64(bytes>>20)/took.Seconds())
+	if err := disk.changeFiles(disk.data / 100); err != nil {
+		return err
+	}
+	second, took, err := importDisk(ctx, store, disk.file)
+	if err != nil {
+		return err
+	}
+	report("second_import_stored_fraction", second, first)
+	fmt.Printf("figure image.second_import_mib_per_s %.0f MiB/s\n", float64(bytes>>20)/took.Seconds())
+	if err := disk.rewrite(disk.data/2, disk.data/100); err != nil {
+		return err
+	}
+	third, _, err := importDisk(ctx, store, disk.file)
+	report("second_import_one_place_stored_fraction", third, first)
+	return err
+}
+
+func report(name string, stored, of uint64) {
+	fmt.Printf("figure image.%s %.4f fraction num=%d den=%d\n", name, float64(stored)/float64(of), stored, of)
+}
+
+// disk is a file with files in it.
+type disk struct {
+	file   *os.File
+	data   int64 // bytes in files, from the beginning
+	starts []int64
+	random *rand.Rand
+	source *rand.ChaCha8
+}
+
+func newDisk(path string, bytes int64) (*disk, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	source := rand.NewChaCha8([32]byte{1})
+	d := &disk{file: f, random: rand.New(rand.NewPCG(1, 1)), source: source}
+	for d.data < bytes*2/3 {
+		d.starts = append(d.starts, d.data)
+		size := min(largestFile, int64(medianBytes*math.Exp(sigma*d.random.NormFloat64())))
+		d.data += min(bytes*2/3-d.data, (size+blockBytes)/blockBytes*blockBytes)
+	}
+	if err := f.Truncate(bytes); err != nil {
+		return nil, err
+	}
+	return d, d.rewrite(0, d.data)
+}
+
+// rewrite gives a part of the disk new bytes.
+func (d *disk) rewrite(at, n int64) error {
+	_, err := io.CopyN(io.NewOffsetWriter(d.file, at), d.source, n)
+	return err
+}
+
+// changeFiles rewrites files at random until n bytes have changed.
+func (d *disk) changeFiles(n int64) error {
+	for _, i := range d.random.Perm(len(d.starts)) {
+		end := d.data
+		if i+1 < len(d.starts) {
+			end = d.starts[i+1]
+		}
+		size := min(n, end-d.starts[i])
+		if err := d.rewrite(d.starts[i], size); err != nil {
+			return err
+		}
+		if n -= size; n == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// importDisk stores the disk durably, as a server does, and tells how many bytes that added.
+func importDisk(ctx context.Context, store *chunk.Store, file *os.File) (stored uint64, took time.Duration, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	sink := &intake{store: store}
+	if _, err := convert.Direct(ctx, file, info.Size(), inspect.Limits{}, sink); err != nil {
+		return 0, 0, err
+	}
+	defer sink.Close()
+	if _, err := sink.Commit(ctx); err != nil {
+		return 0, 0, err
+	}
+	return sink.Wrote(), time.Since(start), nil
+}
+
+type intake struct {
+	store *chunk.Store
+	*chunk.Writer
+}
+
+func (i *intake) Begin(s convert.Summary) (err error) {
+	i.Writer, err = i.store.NewWriter(s.VirtualBytes)
+	return err
+}
+
+func (i *intake) Chunk(offset uint64, data []byte) error { return i.Put(offset, data) }
