@@ -133,7 +133,7 @@ func (d *Datapath) LastSeen(id ids.Interface) (Seen, error) {
 	return Seen{ARP: at(record.ARPNs), DHCP: at(record.DHCPNs), IP: at(record.IPNs)}, nil
 }
 
-// ProbeGuests asks every guest by ARP whether it is there; its answer shows in LastSeen.
+// ProbeGuests asks every guest that has a machine by ARP whether it is there; its answer shows in LastSeen.
 func (d *Datapath) ProbeGuests() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -146,7 +146,11 @@ func (d *Datapath) ProbeGuests() error {
 		var errs []error
 		for _, open := range d.ports {
 			to := &unix.SockaddrLinklayer{Ifindex: int(open.record.Ifindex), Halen: 6}
-			if err := unix.Sendto(socket, arpRequest(&open.record), 0, to); err != nil {
+			err := unix.Sendto(socket, arpRequest(&open.record), 0, to)
+			if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+				continue // the tap went with its machine: that guest is off
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("probe guest of %s: %w", open.id(), err))
 			}
 		}
