@@ -32,7 +32,7 @@ lint: ## go vet for every supported system, staticcheck
 cross: ## full builds for every supported system
 	@scripts/run.sh cross
 
-fuzz: ## fuzz every parser for FUZZ_SECONDS (default 30) each
+fuzz: ## fuzz every parser of docs/parsers.md for FUZZ_SECONDS (default 30) each
 	@scripts/run.sh fuzz
 
 bench-demo: ## boot and API figures of the demo, against plain QEMU and fsync

@@ -151,3 +151,41 @@ func TestEveryFlagHasItsOwnVariable(t *testing.T) {
 		}
 	}
 }
+
+// FuzzConfigFile reads any file: what is accepted prints as a file that means the same.
+func FuzzConfigFile(f *testing.F) {
+	f.Add("region = \"us-x-1\"\nzones = 5\ninsecure = true\n")
+	f.Add("zones = [1, 2]\n")
+	f.Add("zones = 99999999999999999999\nzones = 1\n")
+	f.Add("[server]\nregion = \"x\"\n")
+	f.Add("\"region\" = '''x\n'''\n\xff")
+	f.Add("dns-forwarder = [\"a,b\", \"c\\\"d\", [1]]\n")
+	dir := f.TempDir()
+	load := func(t *testing.T, newCommand func() *cobra.Command, text string) (string, error) {
+		path := filepath.Join(dir, "config.toml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := settingsOf(newCommand())
+		if err := s.load(path, func(string) (string, bool) { return "", false }); err != nil {
+			return "", err
+		}
+		printed, err := s.toml()
+		if err != nil {
+			t.Fatalf("print: %v", err)
+		}
+		return printed, nil
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, newCommand := range []func() *cobra.Command{serverCommand, agentCommand} {
+			printed, err := load(t, newCommand, text)
+			if err != nil {
+				continue
+			}
+			again, err := load(t, newCommand, printed)
+			if err != nil || printed != again {
+				t.Fatalf("%q prints as %q, which prints as %q, %v", text, printed, again, err)
+			}
+		}
+	})
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/nimbrel/nimbrel/store/follow"
 	"github.com/nimbrel/nimbrel/vpc"
 	"github.com/nimbrel/nimbrel/vpc/vpcrows"
+	"golang.org/x/sync/errgroup"
 )
 
 // readPatience is how long a read waits for the view.
@@ -96,8 +97,14 @@ type Applied func(target, doc, section string) uint64
 // none is.
 func (s *Service) FollowApplied(marks Applied) { s.applied = marks }
 
-// Run feeds the view until ctx ends or the store cannot be followed.
-func (s *Service) Run(ctx context.Context) error { return s.follower.Run(ctx) }
+// Run feeds the view until ctx ends or the store cannot be followed. At its beginning it gives the default VPCs their
+// subnets in zones that were added since.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.follower.Run(ctx) })
+	group.Go(func() error { return s.addZones(ctx) })
+	return group.Wait()
+}
 
 func (s *Service) now() time.Time { return s.env.Clock.Now().UTC().Truncate(time.Millisecond) }
 

@@ -112,10 +112,7 @@ func (s *Service) CreateDefault(ctx context.Context, tx *store.Tx, a ids.Account
 	v.Default, v.DNSHostnames, v.DHCPOptions = true, true, d.DHCPOptions
 	vpcrows.InsertVPC(tx, v, group)
 	for i, zone := range s.zones {
-		first := vpcrows.AddressAt(cidr, uint64(i)<<(32-vpc.DefaultSubnetBits))
-		subnet := s.newSubnet(a, v.ID, netip.PrefixFrom(first, vpc.DefaultSubnetBits), zone)
-		subnet.Default = true
-		if _, err := vpcrows.InsertSubnetOf(ctx, tx, v, subnet, s.zones); err != nil {
+		if err := s.insertDefaultSubnet(ctx, tx, v, zone, i); err != nil {
 			return err
 		}
 	}

@@ -38,6 +38,7 @@ const (
 	FamilyDHCP      Family = "dhcp"      // (account, options)
 	FamilyDefault   Family = "default"   // (account): its default VPC and DHCP options
 
+	familyDefaultZone  Family = "default-zone"  // (account, zone): the zone's default subnet was made, and is not made again
 	familySubnetAt     Family = "subnet-at"     // (vpc, first address): the subnet there
 	familyGroupName    Family = "group-name"    // (vpc, name): the group's id
 	familyRuleID       Family = "rule-id"       // (account, rule id): the group's id

@@ -279,3 +279,20 @@ func FuzzParseAuthorization(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPresigned verifies any query string: nothing but a refusal with a code of its own comes of it.
+func FuzzPresigned(f *testing.F) {
+	f.Add("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AK%2F20260102%2Fr%2Fec2%2Faws4_request&X-Amz-Date=20260102T030405Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=" + strings.Repeat("a", 64))
+	f.Add("X-Amz-Signature=a&X-Amz-Signature=b")
+	f.Add("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=-9223372036854775808")
+	f.Add("a=%zz&;")
+	f.Fuzz(func(t *testing.T, query string) {
+		r := received("")
+		r.Header.Del("Authorization")
+		r.URL.RawQuery = query
+		if _, err := verifier(t).Verify(t.Context(), r, nil); code(err) == "" {
+			t.Errorf("%q: got %v, want a refusal", query, err)
+		}
+		_ = ServiceOf(r)
+	})
+}

@@ -104,7 +104,7 @@ func rowBounds(begin, end []byte) (lower, upper []byte) {
 // parseRowKey returns a physical key's row key, which shares its memory, and version.
 func parseRowKey(physical []byte) ([]byte, store.Version, error) {
 	n := split(physical)
-	if len(physical)-n != suffixBytes || n < 2 || physical[0] != spaceRow {
+	if len(physical)-n != suffixBytes || n < 2 || physical[0] != spaceRow || physical[n-1] != 0 {
 		return nil, 0, fmt.Errorf("row key %x: %w", physical, errMalformed)
 	}
 	return physical[1 : n-1], store.Version(^binary.BigEndian.Uint64(physical[n:])), nil

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -178,6 +179,47 @@ func FuzzToken(f *testing.F) {
 		if valid(key, "i-0123456789abcdef0", token, now) && token != good {
 			// Only a holder of the key can make one; the fuzzer finding another means the MAC is not checked whole.
 			t.Fatalf("forged token %q accepted", token)
+		}
+	})
+}
+
+// FuzzServe sends requests as a guest may write them, to an instance whose tokens are required. Nothing ends in a server's
+// error, nothing is told without a token, and nothing about another instance.
+func FuzzServe(f *testing.F) {
+	f.Add("GET /latest/meta-data/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", true)
+	f.Add("PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 21600\r\n\r\n", false)
+	f.Add("PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-aws-ec2-metadata-token-ttl-seconds: 99999999999999999999\r\n\r\n", false)
+	f.Add("GET /latest/meta-data/public-keys/0=my%20key/openssh-key HTTP/1.1\r\nHost: x\r\n\r\n", true)
+	f.Add("GET //latest/../latest/user-data?x HTTP/1.1\r\nHost: x\r\n\r\n", true)
+	first, second := testGuest(1), testGuest(2)
+	first.Instance.MetadataTokensRequired = true
+	c := &clock{now: time.Unix(1_700_000_000, 0)}
+	key := make([]byte, KeyBytes)
+	s, err := New(directory{netip.MustParseAddr("100.64.0.1"): first, netip.MustParseAddr("100.64.0.2"): second}, c, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	token := issue(key, first.Instance.ID, c.now.Add(time.Hour))
+	f.Fuzz(func(t *testing.T, text string, withToken bool) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
+		if err != nil {
+			return
+		}
+		r.RemoteAddr = "100.64.0.1:4000"
+		r.Header.Del(tokenHeader)
+		if withToken {
+			r.Header.Set(tokenHeader, token)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code >= 500 || w.Code < 200 {
+			t.Fatalf("%q: %d %q", text, w.Code, w.Body)
+		}
+		if w.Code == http.StatusOK && !withToken && r.Method != http.MethodPut {
+			t.Fatalf("%q: answered without a token: %q", text, w.Body)
+		}
+		if strings.Contains(w.Body.String(), string(second.Instance.ID)) {
+			t.Fatalf("%q: told of another instance: %q", text, w.Body)
 		}
 	})
 }

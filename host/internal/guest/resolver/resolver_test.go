@@ -158,3 +158,40 @@ func TestForwardsAreBounded(t *testing.T) {
 		t.Errorf("%d questions wait, at most %d", s.forwards, forwardsMax)
 	}
 }
+
+// FuzzAnswer asks whatever decodes as a message. The answer is of that question, can be sent, and tells a guest of another
+// VPC nothing.
+func FuzzAnswer(f *testing.F) {
+	for _, name := range []string{"ip-10-0-0-5.us-nimbrel-1.compute.internal.", string(instance) + ".us-nimbrel-1.compute.internal.",
+		"5.0.0.10.in-addr.arpa.", "example.com.", "ip-10-0-0-256.us-nimbrel-1.compute.internal.", "."} {
+		for _, kind := range []uint16{dns.TypeA, dns.TypePTR, dns.TypeANY} {
+			packed, err := new(dns.Msg).SetQuestion(name, kind).Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(packed)
+		}
+	}
+	f.Add([]byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x0c, 0, 1, 0, 1}) // a name that points at itself
+	s := New(Options{})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		q := new(dns.Msg)
+		if q.Unpack(packet) != nil {
+			return
+		}
+		for _, vpc := range []ids.VPC{vpcOne, "vpc-00000000000000002"} {
+			s.options.Directory = directory{vpc}
+			g, _ := s.options.Directory.Guest(netip.MustParseAddr("127.0.0.1"))
+			reply := s.answer(g, q, "udp")
+			if reply.Id != q.Id || !reply.Response || len(reply.Answer) > 1 {
+				t.Fatalf("%v is answered with %v", q, reply)
+			}
+			if vpc != vpcOne && len(reply.Answer) > 0 {
+				t.Fatalf("another VPC's guest is told %v", reply)
+			}
+			if _, err := reply.Pack(); err != nil {
+				t.Fatalf("answer to %v: %v", q, err)
+			}
+		}
+	})
+}
