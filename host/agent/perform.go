@@ -86,6 +86,7 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 	}
 	if err == nil {
 		w.attempts, w.pressedAt, w.lastPress = 0, time.Time{}, time.Time{}
+		w.keepMilestones()
 		return nil
 	}
 	if _, fenced := w.agent.mayStart(); ctx.Err() != nil || fenced != nil {
@@ -152,6 +153,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 	if err != nil {
 		return &startError{host.CodeImage, err}
 	}
+	w.times.ImageMs = time.Now().UnixMilli()
 	w.letGo() // of the generation before
 	nics, closeTaps, err := w.openTaps(ctx, item, s)
 	defer closeTaps()
@@ -159,6 +161,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 		return &startError{host.CodeNetwork, err}
 	}
 	w.agent.o.reached("ports")
+	w.times.PortsMs = time.Now().UnixMilli()
 	spec := vm.Spec{
 		Dir: w.dir, ID: item.ID, Generation: item.Generation, VCPUs: item.VCPUs, MemoryMiB: item.MemoryMiB, Product: item.Type,
 		Disk: vm.Disk{Base: image, BaseFormat: "raw", SizeBytes: uint64(item.RootDiskGiB) << 30, Serial: diskSerial(item)},

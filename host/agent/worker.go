@@ -49,6 +49,7 @@ type worker struct {
 	code      string
 	reason    string
 	reported  string // the last report, encoded
+	times     milestones
 }
 
 // look makes the worker look soon. It never waits.
@@ -65,6 +66,7 @@ func (w *worker) run(ctx context.Context) {
 		s, ready := w.agent.current()
 		w.mendRecord(s)
 		d := w.decide(s, ready)
+		w.received(s)
 		if d.State != host.VMStopping {
 			w.pressedAt, w.lastPress = time.Time{}, time.Time{} // a later power-off has its own patience
 		}
@@ -87,7 +89,7 @@ func (w *worker) run(ctx context.Context) {
 			}
 		}
 		again := d.Again
-		if w.unheard && again == 0 {
+		if (w.unheard || w.awaitsDHCP()) && again == 0 {
 			again = listenEvery
 		}
 		w.sleep(ctx, again)
@@ -131,6 +133,7 @@ func (w *worker) adopt(ctx context.Context) {
 	}
 	w.agent.users.take(w.record.UID)
 	w.holdPorts(w.record.Interfaces)
+	w.times = readMilestones(w.dir)
 	w.unknown = ""
 	machine, err := w.agent.driver.Adopt(ctx, w.dir)
 	switch {
@@ -304,6 +307,7 @@ func (w *worker) report(ctx context.Context, s *snapshot, d reconcile.Decision) 
 		status.Generation = s.instances[w.id].Generation
 	}
 	w.describe(ctx, &status)
+	w.timed(&status)
 	encoded := host.Encode(status)
 	if string(encoded) == w.reported {
 		return

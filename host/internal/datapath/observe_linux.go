@@ -23,13 +23,20 @@ func (d *Datapath) Port(slot int) (host.Interface, bool) {
 	return open.want.Interface, true
 }
 
-// InterfaceBySource is the interface that a peer of a service listener is, by the address that the listener sees.
+// InterfaceBySource is the interface that a peer of a service listener is, by the address that the listener sees. A peer
+// whose port was closed is nobody, also when its slot has another port.
 func (d *Datapath) InterfaceBySource(peer netip.Addr) (host.Interface, bool) {
-	slot, ok := slotOf(peer.Unmap())
+	slot, generation, ok := slotOf(peer.Unmap())
 	if !ok {
 		return host.Interface{}, false
 	}
-	return d.Port(slot)
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	open := d.portAt(slot)
+	if open == nil || !open.known || generationOfEpoch(open.record.Epoch) != generation {
+		return host.Interface{}, false
+	}
+	return open.want.Interface, true
 }
 
 // Counters of an interface, or ErrNoPort.
