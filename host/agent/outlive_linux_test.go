@@ -57,9 +57,20 @@ func (r *rig) again(images string) *rig {
 	return next
 }
 
+// verdictFile keeps what the accelerator's self-test found. The next test's agent is given it: the machine is the same.
+const verdictFile = "accelerator.json"
+
+var verdict []byte
+
 // outliving is a realRig whose agent and machines end with the test.
 func outliving(t *testing.T, state, images string) *rig {
 	t.Helper()
+	if verdict != nil {
+		if err := os.WriteFile(filepath.Join(state, verdictFile), verdict, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { verdict, _ = os.ReadFile(filepath.Join(state, verdictFile)) }) // nil when there is none
 	t.Cleanup(func() {
 		o := Options{ID: hostID, StateDir: state}
 		if os.Geteuid() == 0 {
