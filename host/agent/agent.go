@@ -34,6 +34,9 @@ const (
 	probeEvery = 10 * time.Second
 	// networkRetry is the pause after a network state that could not be applied in full.
 	networkRetry = 2 * time.Second
+	// lockPatience is how long an agent waits for the one before it to be gone.
+	lockPatience = 5 * time.Second
+	lockPoll     = 20 * time.Millisecond
 )
 
 // link is what the agent uses of client.Client.
@@ -84,7 +87,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("run agent %s: %w", o.ID, err)
 	}
-	lock, err := vm.Lock(o.StateDir) // two agents would fight over one host's guests
+	lock, err := lockState(ctx, o.StateDir)
 	if errors.Is(err, vm.ErrLocked) {
 		return fmt.Errorf("run agent %s: another agent runs on this state directory: stop it first, or choose another --state-dir: %w", o.ID, err)
 	}
@@ -119,6 +122,24 @@ func Run(ctx context.Context, o Options) error {
 	cancel()
 	stop()
 	return err
+}
+
+// lockState takes the state directory: two agents would fight over one host's guests. A predecessor that was killed holds
+// it until the last of its threads is gone, which its parent may not wait for. Errors: vm.ErrLocked.
+func lockState(ctx context.Context, dir string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		lock, err := vm.Lock(dir)
+		if !errors.Is(err, vm.ErrLocked) {
+			return lock, err
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // newLink makes the host link that the agent lives by.

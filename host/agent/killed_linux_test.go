@@ -48,13 +48,25 @@ func (n tapNetwork) OpenTap(ctx context.Context, in host.Interface, vnet bool) (
 	return os.NewFile(uintptr(fd), "tap"), nil
 }
 
+const testUserCount = 64
+
+// testUsers is the first of the users of this process's machines: no other's, so that tests that run beside these on the
+// machine do not take them for theirs. A child that is to die has its parent's.
+func testUsers() int {
+	pid := os.Getpid()
+	if os.Getenv(dieAt) != "" {
+		pid = os.Getppid()
+	}
+	return 0x20000000 + pid*testUserCount
+}
+
 // realRig is an agent with real machines. reached is Options.reached.
 func realRig(t *testing.T, state, images string, reached func(string)) *rig {
 	t.Helper()
 	r := &rig{desk: newDesk(t), state: state}
 	o := Options{ID: hostID, StateDir: state, ImageSource: images, reached: reached}
 	if os.Geteuid() == 0 {
-		o.UIDBase, o.UIDCount = 64300, 20
+		o.UIDBase, o.UIDCount = testUsers(), testUserCount
 		o.Network = tapNetwork{&quietNetwork{heard: time.Now().Add(time.Hour)}}
 	}
 	a, err := newAgent(o.withDefaults())

@@ -57,17 +57,32 @@ func (r *rig) again(images string) *rig {
 	return next
 }
 
-// purge ends what a test leaves.
-func purge(t *testing.T, state string) {
+// verdictFile keeps what the accelerator's self-test found. The next test's agent is given it: the machine is the same.
+const verdictFile = "accelerator.json"
+
+var verdict []byte
+
+// outliving is a realRig whose agent and machines end with the test.
+func outliving(t *testing.T, state, images string) *rig {
+	t.Helper()
+	if verdict != nil {
+		if err := os.WriteFile(filepath.Join(state, verdictFile), verdict, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { verdict, _ = os.ReadFile(filepath.Join(state, verdictFile)) }) // nil when there is none
 	t.Cleanup(func() {
 		o := Options{ID: hostID, StateDir: state}
 		if os.Geteuid() == 0 {
-			o.UIDBase, o.UIDCount = 64300, 20
+			o.UIDBase, o.UIDCount = testUsers(), testUserCount
 		}
 		if err := Purge(context.Background(), o); err != nil {
 			t.Error(err)
 		}
 	})
+	r := realRig(t, state, images, nil)
+	t.Cleanup(r.stop) // before the purge; it may be stopped twice
+	return r
 }
 
 // TestHostBootsAnew: after a reboot there are directories and no processes. Guests are told as ended with their host, not
@@ -75,8 +90,7 @@ func purge(t *testing.T, state string) {
 func TestHostBootsAnew(t *testing.T) {
 	needQEMU(t)
 	images, digest, size := bootImage(t)
-	r := realRig(t, t.TempDir(), images, nil)
-	purge(t, r.state)
+	r := outliving(t, t.TempDir(), images)
 	i := r.want(1, digest, size)
 	r.untilState(i.ID, host.VMRunning)
 	r.until("acknowledged", func() bool { return r.free(1, 1, 1) })
@@ -95,7 +109,6 @@ func TestHostBootsAnew(t *testing.T) {
 	}
 	record, _ := os.ReadFile(filepath.Join(r.dir(i.ID), recordFile))
 
-	r.stop = func() {}
 	r = r.again(images)
 	if s := r.untilState(i.ID, host.VMFailed); s.Code != host.CodeHostRestarted {
 		t.Errorf("after a reboot: %+v, want code %s", s, host.CodeHostRestarted)
@@ -116,8 +129,7 @@ func TestHostBootsAnew(t *testing.T) {
 func TestHang(t *testing.T) {
 	needQEMU(t)
 	images, digest, size := bootImage(t)
-	r := realRig(t, t.TempDir(), images, nil)
-	purge(t, r.state)
+	r := outliving(t, t.TempDir(), images)
 	i, other := r.want(1, digest, size), r.want(2, digest, size)
 	started := r.untilState(i.ID, host.VMRunning)
 	r.untilState(other.ID, host.VMRunning)
@@ -178,9 +190,7 @@ func TestPausedMachines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	purge(t, state)
-	r := realRig(t, state, images, nil)
-	t.Cleanup(func() { r.stop() })
+	r := outliving(t, state, images)
 	r.give(func() {
 		for n := range statuses {
 			r.putInterface(n)
@@ -224,7 +234,6 @@ func TestDamagedDirectory(t *testing.T) {
 		pid        int
 	}
 	state := t.TempDir()
-	purge(t, state)
 	var victims []victim
 	for _, name := range []string{recordFile, "spec.json", "process.json", "lock", "qmp.sock", "console.log"} {
 		for how := range damages {
@@ -263,7 +272,7 @@ func TestDamagedDirectory(t *testing.T) {
 			}
 		}
 	}
-	r := realRig(t, state, images, nil)
+	r := outliving(t, state, images)
 	r.give(func() {
 		for _, v := range victims {
 			r.putInstance(v.i)
@@ -288,7 +297,6 @@ func TestDamagedDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.stop = func() {}
 	r = r.again(images)
 	r.until("ready", func() bool { return r.ready })
 	settled(r, "after the damage", host.VMRunning, host.VMQuarantined)
@@ -321,7 +329,6 @@ func TestTerminatedWhileDamaged(t *testing.T) {
 	needQEMU(t)
 	images, _, _ := bootImage(t)
 	state := t.TempDir()
-	purge(t, state)
 	i := instance(1, nil)
 	if err := standin.Lay(state, i.ID); err != nil {
 		t.Fatal(err)
@@ -335,8 +342,7 @@ func TestTerminatedWhileDamaged(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, recordFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := realRig(t, state, images, nil)
-	t.Cleanup(func() { r.stop() })
+	r := outliving(t, state, images)
 	r.give(func() { r.putInterface(1); r.putInstance(i) })
 	r.untilState(i.ID, host.VMQuarantined)
 	r.give(func() {
@@ -370,8 +376,7 @@ func TestMachineWithoutDirectory(t *testing.T) {
 		t.Skip("needs root: a host's machines are told by their users")
 	}
 	images, digest, size := bootImage(t)
-	r := realRig(t, t.TempDir(), images, nil)
-	purge(t, r.state)
+	r := outliving(t, t.TempDir(), images)
 	i := r.want(1, digest, size)
 	r.untilState(i.ID, host.VMRunning)
 	r.stop()
@@ -379,7 +384,6 @@ func TestMachineWithoutDirectory(t *testing.T) {
 	if err := os.Rename(r.dir(i.ID), away); err != nil {
 		t.Fatal(err)
 	}
-	r.stop = func() {}
 	r = r.again(images)
 	if s := r.untilState(i.ID, host.VMQuarantined); !strings.Contains(s.Reason, fmt.Sprint(pid)) {
 		t.Errorf("quarantined because of %q", s.Reason)
@@ -408,9 +412,7 @@ func TestMachineWithoutDirectory(t *testing.T) {
 func TestMissingDisk(t *testing.T) {
 	needQEMU(t)
 	images, digest, size := bootImage(t)
-	r := realRig(t, t.TempDir(), images, nil)
-	t.Cleanup(func() { r.stop() })
-	purge(t, r.state)
+	r := outliving(t, t.TempDir(), images)
 	i := r.want(1, digest, size)
 	r.untilState(i.ID, host.VMRunning)
 	i.Power = host.PowerKill
@@ -440,8 +442,7 @@ func TestMissingDisk(t *testing.T) {
 func TestDowngrade(t *testing.T) {
 	needQEMU(t)
 	images, digest, size := bootImage(t)
-	r := realRig(t, t.TempDir(), images, nil)
-	purge(t, r.state)
+	r := outliving(t, t.TempDir(), images)
 	i := r.want(1, digest, size)
 	r.untilState(i.ID, host.VMRunning)
 	r.until("acknowledged", func() bool { return r.free(1, 1, 1) })
@@ -465,7 +466,6 @@ func TestDowngrade(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.dir(i.ID), "later.txt"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.stop = func() {}
 	r = r.again(images)
 	if s := r.untilState(i.ID, host.VMRunning); s.Generation != 1 || !lives(pid) {
 		t.Errorf("%+v", s)
@@ -490,9 +490,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("no file system can be mounted: ", err)
 	}
 	t.Cleanup(func() { unix.Unmount(state, unix.MNT_DETACH) })
-	purge(t, state)
-	r := realRig(t, state, images, nil)
-	t.Cleanup(func() { r.stop() })
+	r := outliving(t, state, images)
 	first := r.want(1, digest, size)
 	r.untilState(first.ID, host.VMRunning)
 	filler := filepath.Join(state, "filler")
@@ -510,9 +508,7 @@ func TestDiskFull(t *testing.T) {
 	if s := r.untilState(second.ID, host.VMFailed); !strings.Contains(s.Reason, "no space") {
 		t.Errorf("refused because of %q", s.Reason)
 	}
-	next := r.again(images)
-	r.stop = func() {}
-	r = next
+	r = r.again(images)
 	if s := r.untilState(first.ID, host.VMRunning); s.Generation != 1 || !lives(pidOf(t, r.dir(first.ID))) {
 		t.Errorf("the running guest: %+v", s)
 	}

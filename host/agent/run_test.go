@@ -46,6 +46,26 @@ func TestRunWithoutServer(t *testing.T) {
 	}
 }
 
+// TestPredecessorLetsGo: an agent that starts while the one before it is not quite dead takes over from it.
+func TestPredecessorLetsGo(t *testing.T) {
+	dir := t.TempDir()
+	held, err := vm.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(5*lockPoll, func() { held.Close() })
+	lock, err := lockState(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := lockState(ctx, dir); !errors.Is(err, vm.ErrLocked) {
+		t.Errorf("a directory that stays locked: %v, want ErrLocked", err)
+	}
+}
+
 func TestMeasure(t *testing.T) {
 	o := Options{ID: hostID, StateDir: t.TempDir(), Zone: "z"}
 	emulated, native := measure(o, vm.Capabilities{Accelerator: "tcg"}), measure(o, vm.Capabilities{Accelerator: "kvm"})

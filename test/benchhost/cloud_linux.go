@@ -24,7 +24,7 @@ const (
 
 const (
 	pollEvery = 200 * time.Millisecond
-	waitLimit = 4 * time.Minute // end of patience, not an expectation
+	waitLimit = 8 * time.Minute // end of patience, not an expectation; longer than a lost ping is waited for
 	downLimit = 3 * time.Minute
 )
 
@@ -166,10 +166,7 @@ func until(ctx context.Context, what string, done func() (bool, error)) error {
 		select {
 		case <-time.After(pollEvery): // other processes' states have no event to wait for
 		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w: %w", what, ctx.Err(), err)
-		}
-		if err != nil && ctx.Err() != nil {
-			return err
+			return fmt.Errorf("wait until %s: %w (last: %v)", what, ctx.Err(), err)
 		}
 	}
 }

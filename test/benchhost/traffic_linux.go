@@ -14,11 +14,14 @@ import (
 
 // pingsPerRound are sent one after the other: the next one follows the answer, so that no queue of a guest or a tap is
 // ever full, and what is lost was lost on the way.
-const pingsPerRound = 500
+const (
+	pingsPerRound = 500
+	streams       = 2 // of pings from each guest
+)
 
 // A guest does all of this by itself. Neither server nor agents take part, but for answering metadata.
 const (
-	pings = `rm -f /tmp/stop /tmp/stopped; (until [ -e /tmp/stop ]; do probe ping %s count=%d timeoutMs=300000 >>/tmp/pings; done; touch /tmp/stopped) >/dev/null 2>&1 </dev/null & true`
+	pings = `(until [ -e /tmp/stop ]; do probe ping %[1]s count=%[2]d timeoutMs=300000 >>/tmp/pings%[3]d; done; echo stopped >>/tmp/stopped) >/dev/null 2>&1 </dev/null & true`
 	flows = `rm -f /tmp/enough; (until [ -e /tmp/enough ]; do
 read up rest </proc/uptime; echo "$up open $(probe tcp %[1]s ` + openPort + ` 5000)" >>/tmp/flows
 read up rest </proc/uptime; echo "$up closed $(probe tcp %[1]s ` + closedPort + ` 1500)" >>/tmp/flows
@@ -100,8 +103,10 @@ func (c *cloud) begin(ctx context.Context) (*pair, error) {
 		}
 	}
 	for i := range p.guests {
-		if _, err := p.in(ctx, i, fmt.Sprintf(pings, p.guests[1-i].Address, pingsPerRound)); err != nil {
-			return nil, err
+		for n := range streams {
+			if _, err := p.in(ctx, i, fmt.Sprintf(pings, p.guests[1-i].Address, pingsPerRound, n)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return p, nil
@@ -110,7 +115,7 @@ func (c *cloud) begin(ctx context.Context) (*pair, error) {
 // counted sums what the guests' pings came to: an answered one is two packets that passed.
 func (p *pair) counted(ctx context.Context) (passed, lost int, err error) {
 	for i := range p.guests {
-		out, err := p.in(ctx, i, "cat /tmp/pings 2>/dev/null; true")
+		out, err := p.in(ctx, i, "cat /tmp/pings? 2>/dev/null; true")
 		if err != nil {
 			return 0, 0, err
 		}
@@ -129,15 +134,22 @@ func (p *pair) counted(ctx context.Context) (passed, lost int, err error) {
 	return passed, lost, nil
 }
 
+// awaitPackets waits until so many have passed, or one is lost: the figure is decided then.
+func (p *pair) awaitPackets(ctx context.Context, want int) (passed, lost int, err error) {
+	err = until(ctx, fmt.Sprintf("%d packets have passed", want), func() (bool, error) {
+		if passed, lost, err = p.counted(ctx); err != nil {
+			return false, err
+		}
+		return passed >= want || lost > 0, fmt.Errorf("%d have", passed)
+	})
+	return passed, lost, err
+}
+
 // endAgents kills and replaces the agents by turns, spread over the packets.
 func (p *pair) endAgents(ctx context.Context) (passed, lost int, err error) {
 	events := p.bench.kills + p.bench.upgrades
 	for n := range events {
-		err := until(ctx, "enough pings have passed", func() (bool, error) {
-			passed, lost, err = p.counted(ctx)
-			return err == nil && passed >= n*p.bench.packets/events, err
-		})
-		if err != nil {
+		if passed, lost, err = p.awaitPackets(ctx, n*p.bench.packets/events); err != nil {
 			return passed, lost, err
 		}
 		kill := n%2 == 0 && n/2 < p.bench.kills || n/2 >= p.bench.upgrades
@@ -267,17 +279,13 @@ func flowsBetween(out, kind string, from, to float64, good func(answer string) b
 
 // stopPings ends the pings once enough have passed.
 func (p *pair) stopPings(ctx context.Context) (passed, lost int, err error) {
-	err = until(ctx, "enough pings have passed", func() (bool, error) {
-		passed, lost, err = p.counted(ctx)
-		return err == nil && passed >= p.bench.packets, err
-	})
-	if err != nil {
+	if passed, lost, err = p.awaitPackets(ctx, p.bench.packets); err != nil {
 		return passed, lost, err
 	}
 	for i := range p.guests {
 		err := until(ctx, "the pings have ended", func() (bool, error) {
-			out, err := p.in(ctx, i, "touch /tmp/stop; ls /tmp/stopped 2>/dev/null; true")
-			return out != "", err
+			out, err := p.in(ctx, i, "touch /tmp/stop; cat /tmp/stopped 2>/dev/null; true")
+			return strings.Count(out, "stopped") == streams, err
 		})
 		if err != nil {
 			return passed, lost, err

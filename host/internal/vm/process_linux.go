@@ -20,7 +20,6 @@ import (
 type Handle struct {
 	Process
 	file *os.File // pidfd, in the runtime's poller
-	raw  int
 	once sync.Once
 }
 
@@ -30,7 +29,7 @@ func NewHandle(p Process, pidfd int) (*Handle, error) {
 		unix.Close(pidfd)
 		return nil, fmt.Errorf("open process %d: %w", p.PID, err)
 	}
-	return &Handle{Process: p, raw: pidfd, file: os.NewFile(uintptr(pidfd), "pidfd")}, nil
+	return &Handle{Process: p, file: os.NewFile(uintptr(pidfd), "pidfd")}, nil
 }
 
 // OpenProcess finds the process of a record. Errors: ErrGone, ErrRebooted.
@@ -135,13 +134,21 @@ func (h *Handle) Wait() error {
 	return nil
 }
 
-// Kill sends SIGKILL to exactly this process. It is no error that it has ended.
+// Kill sends SIGKILL to exactly this process. It is no error that it has ended. After Close it is os.ErrClosed: the
+// descriptor's number may be another process's by then.
 func (h *Handle) Kill() error {
-	err := unix.PidfdSendSignal(h.raw, unix.SIGKILL, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var killed error
+	if err := conn.Control(func(fd uintptr) { killed = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }); err != nil {
+		return os.ErrClosed
+	}
+	if errors.Is(killed, unix.ESRCH) {
 		return nil
 	}
-	return err
+	return killed
 }
 
 // Close lets go of the process.
