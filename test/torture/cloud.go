@@ -93,7 +93,7 @@ func (c *cloud) machines() map[string]int {
 		raw, _ := os.ReadFile(p)
 		m := guestArgument.FindSubmatch(raw)
 		program, _, _ := bytes.Cut(raw, []byte{0})
-		if m == nil || !bytes.Contains(program, []byte("qemu")) || !bytes.Contains(raw, []byte(c.dir)) {
+		if m == nil || !bytes.Contains(program, []byte("qemu")) || !holdsFileBelow(filepath.Dir(p), c.dir) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p))); err == nil {
@@ -101,6 +101,16 @@ func (c *cloud) machines() map[string]int {
 		}
 	}
 	return found
+}
+
+// holdsFileBelow says whether a process, given as its folder in /proc, has a file of dir open: a machine gets its files
+// open, and its arguments name none.
+func holdsFileBelow(process, dir string) bool {
+	links, _ := filepath.Glob(filepath.Join(process, "fd", "*"))
+	return slices.ContainsFunc(links, func(link string) bool {
+		target, err := os.Readlink(link)
+		return err == nil && strings.HasPrefix(target, dir+"/")
+	})
 }
 
 // end takes the cloud down and tells what is left of it.

@@ -46,16 +46,16 @@ func killSome(ctx context.Context, c *cloud, b *books, random *rand.Rand) {
 	}
 	for range 1 + random.IntN(4) {
 		switch dice := random.IntN(10); {
-		case dice < 3:
+		case dice < 2:
 			for _, p := range all {
 				if p.Name == "server" {
 					end(b, "server", p.PID)
 				}
 			}
-		case dice < 5:
+		case dice < 4:
 			p := all[random.IntN(len(all))]
 			end(b, kindOf(p.Name), p.PID)
-		case dice < 8: // agents of real hosts come first by name and number
+		case dice < 7: // agents of real hosts come first by name and number
 			name := fmt.Sprint("host-", 1+random.IntN(c.o.hosts))
 			for _, p := range all {
 				if p.Name == name {

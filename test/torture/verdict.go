@@ -21,6 +21,7 @@ func verdict(ctx context.Context, c *cloud, tenants []*tenant, b *books) error {
 	if err := c.up(ctx); err != nil {
 		return err
 	}
+	b.demandKills(c)
 	for _, t := range tenants {
 		t.look(ctx, b)
 		t.compareRules(ctx, b)
@@ -34,6 +35,19 @@ func verdict(ctx context.Context, c *cloud, tenants []*tenant, b *books) error {
 		t.awaitEnd(ctx, b)
 	}
 	return count(ctx, c, b)
+}
+
+// demandKills: a run that killed no process of a kind has shown nothing about it.
+func (b *books) demandKills(c *cloud) {
+	const enough = 3 * time.Minute // shorter runs are for trying the command
+	for _, kind := range []string{"server", "agent", "qemu"} {
+		b.mu.Lock()
+		n := b.counts["killed-"+kind]
+		b.mu.Unlock()
+		if n == 0 && c.o.duration >= enough {
+			b.wrong(&b.broken, "no %s was killed", kind)
+		}
+	}
 }
 
 // compareRules compares the group's rules with what was acknowledged. A port whose last answer was not heard is either.
