@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-images: ## what a second import of a disk stores of which 1 % changed
 
 bench-host: ## what an agent's end costs its guests: lost packets, time to take 100 guests over
 	@scripts/run.sh bench-host
+
+torture: ## mistreat a cloud of 2 real and 50 fake hosts for DURATION (default 30m), with kill -9 of everything
+	@scripts/run.sh torture
 
 clean: ## remove what builds made (never a running cloud)
 	@rm -rf bin build

@@ -78,6 +78,20 @@ bench-host() {
 	build_binary bench-host ./test/benchhost
 	bin/bench-host --binaries build/bench-host/nimbrel-1,build/bench-host/nimbrel-2 --image "$disk" "$@"
 }
+
+# torture needs root: real hosts are part of it.
+torture() {
+	find_go
+	is_root || die "torture needs real hosts: run it with sudo"
+	need_guests
+	need_image
+	build_nimbrel
+	build_binary torture ./test/torture
+	local disk
+	disk=$(as_builder bin/nimbrel image build --out build/image --json | sed -n 's/.*"disk": *"\([^"]*\)".*/\1/p')
+	bin/torture -image "$disk" -duration "${DURATION:-30m}" ${SEED:+-seed "$SEED"} "$@"
+}
+
 bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
 
 [ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"

@@ -93,6 +93,61 @@ func TestTerminateUnreachableThenFill(t *testing.T) {
 	}
 }
 
+// TestAddressMovesAfterItsGuestIsGone: the addresses that an unreachable host holds are the last free ones of their subnet,
+// the server is killed meanwhile, and each is handed out again only when the guest that had it is no more.
+func TestAddressMovesAfterItsGuestIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, func(o *computetest.Options) { o.CIDR = "10.3.0.0/28" }) // 11 addresses, and room for more machines
+	victims := w.running(6)
+	had := map[ids.Instance]string{}
+	for _, i := range w.all() {
+		had[i.ID] = i.PrivateIP.String()
+	}
+	w.Fleet.Disconnect(hostID(0))
+	w.terminate(victims...)
+	onDead := w.Fleet.Running(hostID(0))
+	if len(onDead) == 0 || len(onDead) == len(victims) {
+		t.Fatalf("%d of %d run on the dead host: the test needs some on each", len(onDead), len(victims))
+	}
+	held := map[string]ids.Instance{}
+	for _, id := range onDead {
+		held[had[id]] = id
+	}
+	w.until("the other host confirms", func() bool { return w.left(hostID(1)).Instances == 0 })
+	w.Stop()
+	w.Start()
+	w.until("the live host is back", func() bool { return w.left(hostID(1)).Connected })
+	r := w.Request(11)
+	r.MinCount = 1
+	for _, i := range w.launch(r).Instances {
+		if held[i.PrivateIP.String()] != "" {
+			t.Errorf("%s was handed out while the dead host may use it", i.PrivateIP)
+		}
+	}
+	one := w.Request(1)
+	if _, err := w.Compute().RunInstances(w.ctx, w.Account, one); !errors.As(err, new(*vpc.NoAddressError)) {
+		t.Fatalf("one more than the subnet has: %v", err)
+	}
+	w.Fleet.FailApply(hostID(0), string(onDead[0])) // back, and cannot end one of them
+	w.Fleet.Connect(hostID(0))
+	w.await(compute.Terminated, onDead[1:]...)
+	for range onDead[1:] {
+		i := w.launch(one).Instances[0]
+		if owner := held[i.PrivateIP.String()]; owner == "" || slices.Contains(w.Fleet.Running(hostID(0)), owner) {
+			t.Errorf("%s was handed out; its guest %q runs", i.PrivateIP, owner)
+		}
+	}
+	if _, err := w.Compute().RunInstances(w.ctx, w.Account, one); !errors.As(err, new(*vpc.NoAddressError)) {
+		t.Fatalf("the address of a guest that its host could not end: %v", err)
+	}
+	w.check()
+	w.Fleet.FailApply(hostID(0), "")
+	w.await(compute.Terminated, onDead[0])
+	if i := w.launch(one).Instances[0]; held[i.PrivateIP.String()] != onDead[0] {
+		t.Errorf("the last address is %s, of %s", i.PrivateIP, held[i.PrivateIP.String()])
+	}
+}
+
 // TestRenamedHost: a host that comes back under another name is the same one, with what it holds.
 func TestRenamedHost(t *testing.T) {
 	t.Parallel()

@@ -58,9 +58,11 @@ func checkSpec(text string, exists map[string]bool) (found []problem) {
 var (
 	testFunction = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]*)\(`)
 	demoCheck    = regexp.MustCompile(`\.check\("([a-z_]+)"`)
+	figure       = regexp.MustCompile(`figure torture\.([a-z_]+) `)
 )
 
-// enforcers are the tests of the tree as package.TestName, and the checks of the demonstration as demo.name.
+// enforcers are the tests of the tree as package.TestName, the checks of the demonstration as demo.name, and
+// the figures of the torture, which fails unless they are 0, as torture.name.
 func enforcers(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -71,6 +73,8 @@ func enforcers(t *testing.T) map[string]bool {
 		case strings.HasSuffix(path, "_test.go"):
 		case dir == "test/demo" && strings.HasSuffix(path, ".go"):
 			pattern, prefix = demoCheck, "demo"
+		case dir == "test/torture":
+			pattern, prefix = figure, "torture"
 		default:
 			continue
 		}

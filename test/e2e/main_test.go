@@ -38,8 +38,8 @@ func run(m *testing.M) int {
 }
 
 // build compiles a command of this module into binaries, as a release is built: without cgo.
-func build(name, pkg string) error {
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(binaries, name), pkg)
+func build(name, pkg string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-buildvcs=false", "-o", filepath.Join(binaries, name)}, flags...), pkg)...)
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
