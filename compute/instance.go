@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/internal/ids"
-	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // State is an instance's state with EC2's code as its value.
@@ -105,8 +104,6 @@ type Instance struct {
 	Groups         []ids.SecurityGroup // at launch; vpc's interface has the current ones
 	PrivateIP      netip.Addr          // kept until terminated
 	PrivateDNSName string
-	// Primary is the primary interface as it is now, without its tags; nil once it is released, and in a launch's answer.
-	Primary *vpc.Interface
 
 	KeyName               string
 	UserData              []byte

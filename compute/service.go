@@ -77,21 +77,11 @@ type Lifecycle interface {
 	ModifyInstanceAttributes(ctx context.Context, account ids.Account, id ids.Instance, a Attributes) error
 }
 
-// Page is a part of an account's instances.
-type Page struct {
-	IDs   []ids.Instance // empty: all
-	After Position
-	Limit int // ≥ 1
-}
-
 // Viewer reads. Every read waits until the view has reached the store's version at its arrival, at most ReadBehind, then
 // fails with ErrBehind. Results are sorted by creation time, then reservation, then launch index. ids empty means all of
 // the account; a missing id is a *NotFoundError that names every missing one. keep nil keeps all.
 type Viewer interface {
 	DescribeInstances(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Instance) bool) ([]*Instance, error)
-	// PageInstances is DescribeInstances for the first limit instances after a position. It looks at no instance beyond the
-	// page but those that keep refuses. more says that others follow.
-	PageInstances(ctx context.Context, account ids.Account, p Page, keep func(*Instance) bool) (page []*Instance, more bool, err error)
 	DescribeInstanceStatus(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Status) bool) ([]*Status, error)
 	DescribeVolumes(ctx context.Context, account ids.Account, ids []ids.Volume, keep func(*Volume) bool) ([]*Volume, error)
 	// ConsoleOutput returns the last ConsoleTailBytes of the serial console and the time they were read at.

@@ -42,8 +42,6 @@ type Service interface {
 	// of another group refers to it.
 	DeleteGroup(ctx context.Context, a ids.Account, id ids.SecurityGroup) error
 	DescribeGroups(ctx context.Context, a ids.Account, want []ids.SecurityGroup, match func(*SecurityGroup) bool) ([]SecurityGroup, error)
-	// GroupNames returns the names of those of the groups that exist; with no groups, of all of the account.
-	GroupNames(ctx context.Context, a ids.Account, groups []ids.SecurityGroup) (map[ids.SecurityGroup]string, error)
 	// Authorize adds all rules or none and returns them in the order given. *PermissionError (malformed, repeated,
 	// duplicate), *LimitError.
 	Authorize(ctx context.Context, r AuthorizeRequest) ([]Rule, error)

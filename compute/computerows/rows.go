@@ -158,11 +158,6 @@ func (i *Instance) Visible(now time.Time) bool {
 	return i.State != compute.Terminated || now.Sub(time.UnixMilli(i.TerminatedMs)) < compute.TerminatedFor
 }
 
-// Position is where the instance stands among its account's.
-func (i *Instance) Position() compute.Position {
-	return compute.Position{CreatedMs: i.CreatedMs, Reservation: i.Reservation, LaunchIndex: i.LaunchIndex}
-}
-
 // Unsettled says whether time alone will change the instance.
 func (i *Instance) Unsettled() bool {
 	return i.State == compute.Pending || i.State == compute.Terminated
@@ -193,9 +188,6 @@ func (i *Instance) View(n *vpc.Interface) *compute.Instance {
 	if n != nil && n.State == vpc.InterfaceInUse {
 		v.Groups, v.PrivateIP = n.Groups, n.Address
 		v.PrivateDNSName = host.PrivateDNSName(n.Address, i.Region)
-		primary := *n
-		primary.PrivateDNSName = v.PrivateDNSName
-		v.Primary = &primary
 	}
 	return v
 }

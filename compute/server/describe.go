@@ -82,53 +82,6 @@ func (s *Service) DescribeInstances(ctx context.Context, a ids.Account, named []
 	return s.showAll(rows, keep), nil
 }
 
-// pageChunk is how many rows a page looks at before it lets go of the view.
-const pageChunk = 512
-
-// PageInstances implements compute.Viewer.
-func (s *Service) PageInstances(ctx context.Context, a ids.Account, p compute.Page, keep func(*compute.Instance) bool) ([]*compute.Instance, bool, error) {
-	if len(p.IDs) > 0 {
-		return s.pageOfNamed(ctx, a, p, keep)
-	}
-	if err := s.fresh(ctx); err != nil {
-		return nil, false, err
-	}
-	now := s.options.Env.Clock.Now()
-	var page []*compute.Instance
-	for {
-		rows := s.view.after(a, p.After, pageChunk)
-		for _, row := range rows {
-			if !row.Visible(now) {
-				continue
-			}
-			shown := s.show(row)
-			if keep != nil && !keep(shown) {
-				continue
-			}
-			if len(page) == p.Limit {
-				return page, true, nil
-			}
-			page = append(page, shown)
-		}
-		if len(rows) < pageChunk {
-			return page, false, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, false, err
-		}
-		p.After = rows[len(rows)-1].Position()
-	}
-}
-
-func (s *Service) pageOfNamed(ctx context.Context, a ids.Account, p compute.Page, keep func(*compute.Instance) bool) ([]*compute.Instance, bool, error) {
-	found, err := s.DescribeInstances(ctx, a, p.IDs, keep)
-	if err != nil {
-		return nil, false, err
-	}
-	found = slices.DeleteFunc(found, func(i *compute.Instance) bool { return i.Position().Compare(p.After) <= 0 })
-	return found[:min(len(found), p.Limit)], len(found) > p.Limit, nil
-}
-
 func (s *Service) showAll(rows []*computerows.Instance, keep func(*compute.Instance) bool) []*compute.Instance {
 	out := make([]*compute.Instance, 0, len(rows))
 	for _, row := range rows {

@@ -242,7 +242,6 @@ func (s *Service) launched(l *launch, row *computerows.Instance, slots computero
 	row.Host = ids.Host(result.Label(slots.Host))
 	n := vpc.Interface{State: vpc.InterfaceInUse, Groups: l.network.Identity.Groups, Address: slots.Attached.Address(result)}
 	shown := row.View(&n)
-	shown.Primary = nil // what is known of it before the view is not all of it
 	shown.Tags = l.request.InstanceTags
 	s.view.mu.RLock()
 	defer s.view.mu.RUnlock()

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -22,7 +21,7 @@ import (
 type view struct {
 	mu         sync.RWMutex
 	instances  map[ids.Instance]*computerows.Instance
-	ofAccount  map[ids.Account]*timeline
+	ofAccount  map[ids.Account]map[ids.Instance]*computerows.Instance
 	ofLaunch   map[ids.Reservation]map[ids.Instance]*computerows.Instance
 	volumes    map[ids.Volume]*computerows.Volume
 	hosts      map[ids.Host]*hostView
@@ -45,7 +44,7 @@ func newView() *view {
 
 func (v *view) reset() {
 	v.instances = map[ids.Instance]*computerows.Instance{}
-	v.ofAccount = map[ids.Account]*timeline{}
+	v.ofAccount = map[ids.Account]map[ids.Instance]*computerows.Instance{}
 	v.ofLaunch = map[ids.Reservation]map[ids.Instance]*computerows.Instance{}
 	v.volumes = map[ids.Volume]*computerows.Volume{}
 	v.hosts = map[ids.Host]*hostView{}
@@ -98,9 +97,8 @@ func (v *view) applyInterface(c store.Change) error {
 }
 
 func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
-	old := v.instances[id]
-	v.setTimeline(old, row)
-	if old != nil {
+	if old := v.instances[id]; old != nil {
+		drop(v.ofAccount, old.Account, id)
 		drop(v.ofLaunch, old.Reservation, id)
 		delete(v.unsettled, id)
 		delete(v.instances, id)
@@ -109,29 +107,10 @@ func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
 		return
 	}
 	v.instances[id] = row
+	put(v.ofAccount, row.Account, id, row)
 	put(v.ofLaunch, row.Reservation, id, row)
 	if row.Unsettled() {
 		v.unsettled[id] = true
-	}
-}
-
-// setTimeline changes the account's order: an instance's account and position never change.
-func (v *view) setTimeline(old, row *computerows.Instance) {
-	switch {
-	case old != nil && row != nil:
-		v.ofAccount[old.Account].replace(row)
-	case old != nil:
-		t := v.ofAccount[old.Account]
-		if t.remove(old); len(t.rows) == 0 {
-			delete(v.ofAccount, old.Account)
-		}
-	case row != nil:
-		t := v.ofAccount[row.Account]
-		if t == nil {
-			t = &timeline{}
-			v.ofAccount[row.Account] = t
-		}
-		t.insert(row)
 	}
 }
 
@@ -191,28 +170,9 @@ func (v *view) launch(r ids.Reservation) []*computerows.Instance {
 
 // of returns an account's rows in order.
 func (v *view) of(a ids.Account) []*computerows.Instance {
-	return v.after(a, compute.Position{}, math.MaxInt)
-}
-
-// after returns at most n of an account's rows that follow a position, in order.
-func (v *view) after(a ids.Account, p compute.Position, n int) []*computerows.Instance {
 	v.mu.RLock()
-	t := v.ofAccount[a]
-	if t == nil || t.settled == len(t.rows) {
-		defer v.mu.RUnlock()
-		if t == nil {
-			return nil
-		}
-		return t.after(p, n)
-	}
-	v.mu.RUnlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if t = v.ofAccount[a]; t == nil {
-		return nil
-	}
-	t.settle()
-	return t.after(p, n)
+	defer v.mu.RUnlock()
+	return sorted(v.ofAccount[a])
 }
 
 // all returns every row in order.

@@ -143,14 +143,10 @@ func TestRules(t *testing.T) {
 	d.refused(errs.UnsupportedOperation, "AuthorizeSecurityGroupIngress", "GroupId", g, "IpPermissions.1.IpProtocol", "-1", "IpPermissions.1.Ipv6Ranges.1.CidrIpv6", "::/0")
 }
 
-// blindVPC is a vpc that can describe neither interfaces nor groups.
+// blindVPC is a vpc that cannot describe interfaces.
 type blindVPC struct{ vpc.Service }
 
 func (blindVPC) DescribeInterfaces(context.Context, ids.Account, []ids.Interface, func(*vpc.Interface) bool) ([]vpc.Interface, error) {
-	return nil, vpc.ErrBehind
-}
-
-func (blindVPC) GroupNames(context.Context, ids.Account, []ids.SecurityGroup) (map[ids.SecurityGroup]string, error) {
 	return nil, vpc.ErrBehind
 }
 

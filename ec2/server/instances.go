@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -16,46 +15,40 @@ import (
 	"github.com/nimbrel/nimbrel/vpc"
 )
 
-// views joins instances with the names of their groups.
+// views joins instances with their interfaces and the names of their groups. An interface that went away meanwhile is
+// not an error: its instance is on its way out.
 func (a *api) views(ctx context.Context, instances []*compute.Instance) ([]convert.View, error) {
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	var groups []ids.SecurityGroup
-	for _, i := range instances {
-		groups = append(groups, i.Groups...)
-	}
-	slices.Sort(groups)
-	names := convert.GroupNames{}
-	if groups = slices.Compact(groups); len(groups) > 0 {
-		var err error
-		if names, err = a.VPC.GroupNames(ctx, caller(ctx), groups); err != nil {
-			return nil, err
+	wanted, groups := make(map[ids.Interface]bool, len(instances)), make(map[ids.SecurityGroup]bool)
+	note := func(list []ids.SecurityGroup) {
+		for _, id := range list {
+			groups[id] = true
 		}
 	}
-	return each(instances, func(i *compute.Instance) convert.View {
-		return convert.View{Instance: i, Interface: i.Primary, Names: names}
-	}), nil
-}
-
-// launchViews is views for new instances, whose interfaces only vpc knows yet. One that went away meanwhile is not an error:
-// its instance is on its way out.
-func (a *api) launchViews(ctx context.Context, instances []*compute.Instance) ([]convert.View, error) {
-	views, err := a.views(ctx, instances)
+	for _, i := range instances {
+		wanted[i.Interface] = true
+		note(i.Groups)
+	}
+	found, err := a.VPC.DescribeInterfaces(ctx, caller(ctx), nil, func(i *vpc.Interface) bool { return wanted[i.ID] })
 	if err != nil {
 		return nil, err
 	}
-	wanted := each(instances, func(i *compute.Instance) ids.Interface { return i.Interface })
-	found, err := a.VPC.DescribeInterfaces(ctx, caller(ctx), wanted, nil)
-	if gone := (*vpc.NotFoundError)(nil); errors.As(err, &gone) {
-		found, err = a.VPC.DescribeInterfaces(ctx, caller(ctx), nil, func(i *vpc.Interface) bool { return slices.Contains(wanted, i.ID) })
+	for _, i := range found {
+		note(i.Groups)
 	}
-	for k := range views {
-		if at := slices.IndexFunc(found, func(i vpc.Interface) bool { return i.ID == wanted[k] }); at >= 0 {
-			views[k].Interface = &found[at]
-		}
+	names, err := a.groupNames(ctx, func(g *vpc.SecurityGroup) bool { return groups[g.ID] })
+	if err != nil {
+		return nil, err
 	}
-	return views, err
+	interfaces := make(map[ids.Interface]*vpc.Interface, len(found))
+	for i := range found {
+		interfaces[found[i].ID] = &found[i]
+	}
+	return each(instances, func(i *compute.Instance) convert.View {
+		return convert.View{Instance: i, Interface: interfaces[i.Interface], Names: names}
+	}), nil
 }
 
 func (a *api) oneInstance(ctx context.Context, id ids.Instance) (convert.View, error) {
@@ -70,56 +63,26 @@ func (a *api) oneInstance(ctx context.Context, id ids.Instance) (convert.View, e
 	return views[0], nil
 }
 
-// groupNameFilters are the filters that need the names of all groups beforehand.
-var groupNameFilters = []string{"instance.group-name", "network-interface.group-name"}
-
-// filterNames reads the groups' names if a filter asks for them.
-func (a *api) filterNames(ctx context.Context, filters []ec2gen.Filter) (convert.GroupNames, error) {
-	if !slices.ContainsFunc(filters, func(f ec2gen.Filter) bool { return slices.Contains(groupNameFilters, deref(f.Name)) }) {
-		return nil, nil
-	}
-	return a.VPC.GroupNames(ctx, caller(ctx), nil)
+// instanceKey orders instances as they were launched, those of one reservation together.
+func instanceKey(v convert.View) string {
+	return fmt.Sprintf("%020d %s %05d", v.CreateTime.UnixNano(), v.Reservation, v.LaunchIndex)
 }
 
-// DescribeInstances looks at the instances of its page, and at those before that the filters refuse.
 func (a *api) DescribeInstances(ctx context.Context, in *ec2gen.DescribeInstancesInput) (*ec2gen.DescribeInstancesOutput, error) {
 	s := selection{Filters: in.Filters, IDs: in.InstanceIds, IDsName: "instancesSet", MaxResults: in.MaxResults, NextToken: in.NextToken, Limits: page.Usual}
-	want, err := parseIDs[ids.Instance](in.InstanceIds)
+	read := func(ctx context.Context, owner ids.Account, want []ids.Instance, match func(*convert.View) bool) ([]convert.View, error) {
+		found, err := a.Compute.DescribeInstances(ctx, owner, want, nil)
+		if err != nil {
+			return nil, err
+		}
+		views, err := a.views(ctx, found)
+		return slices.DeleteFunc(views, func(v convert.View) bool { return !match(&v) }), err
+	}
+	found, next, err := describe(ctx, s, instanceFilters, read, instanceKey)
 	if err != nil {
 		return nil, err
 	}
-	match, err := filter.Compile(instanceFilters, in.Filters)
-	if err != nil {
-		return nil, err
-	}
-	cut := s.page(ctx)
-	p := compute.Page{IDs: want}
-	var after string
-	if after, p.Limit, err = cut.Window(); err != nil {
-		return nil, err
-	}
-	if p.After, err = compute.ParsePosition(after); err != nil {
-		return nil, errs.New(errs.InvalidNextToken, "The token is not valid for this request.")
-	}
-	names, err := a.filterNames(ctx, in.Filters)
-	if err != nil {
-		return nil, err
-	}
-	found, more, err := a.Compute.PageInstances(ctx, caller(ctx), p, func(i *compute.Instance) bool {
-		return match(&convert.View{Instance: i, Interface: i.Primary, Names: names})
-	})
-	if err != nil {
-		return nil, err
-	}
-	views, err := a.views(ctx, found)
-	if err != nil {
-		return nil, err
-	}
-	out := &ec2gen.DescribeInstancesOutput{Reservations: reservations(views)}
-	if more {
-		out.NextToken = new(cut.Next(found[len(found)-1].Position().String()))
-	}
-	return out, nil
+	return &ec2gen.DescribeInstancesOutput{Reservations: reservations(found), NextToken: next}, nil
 }
 
 // reservations groups instances, which are in order of their launch.
@@ -268,7 +231,7 @@ func (a *api) DescribeInstanceStatus(ctx context.Context, in *ec2gen.DescribeIns
 			return (all || s.Instance.State == compute.Running) && match(s)
 		})
 	}
-	key := func(s *compute.Status) string { return s.Instance.Position().String() }
+	key := func(s *compute.Status) string { return instanceKey(convert.View{Instance: s.Instance}) }
 	found, next, err := describe(ctx, s, statusFilters(), read, key)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,16 @@ import (
 	"github.com/nimbrel/nimbrel/vpc"
 )
 
+// groupNames reads the names of the account's groups that match (nil: all).
+func (a *api) groupNames(ctx context.Context, match func(*vpc.SecurityGroup) bool) (convert.GroupNames, error) {
+	groups, err := a.VPC.DescribeGroups(ctx, caller(ctx), nil, match)
+	names := make(convert.GroupNames, len(groups))
+	for _, g := range groups {
+		names[g.ID] = g.Name
+	}
+	return names, err
+}
+
 // interfaceFilters needs the groups' names.
 func interfaceFilters(names convert.GroupNames) filter.Table[*vpc.Interface] {
 	address := one(func(i *vpc.Interface) string { return addressOf(i) })
@@ -65,7 +75,7 @@ func addressOf(i *vpc.Interface) string {
 }
 
 func (a *api) DescribeNetworkInterfaces(ctx context.Context, in *ec2gen.DescribeNetworkInterfacesInput) (*ec2gen.DescribeNetworkInterfacesOutput, error) {
-	names, err := a.VPC.GroupNames(ctx, caller(ctx), nil)
+	names, err := a.groupNames(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +86,7 @@ func (a *api) DescribeNetworkInterfaces(ctx context.Context, in *ec2gen.Describe
 	if err != nil {
 		return nil, err
 	}
-	return &ec2gen.DescribeNetworkInterfacesOutput{NetworkInterfaces: each(found, convert.GroupNames(names).Interface), NextToken: next}, nil
+	return &ec2gen.DescribeNetworkInterfacesOutput{NetworkInterfaces: each(found, names.Interface), NextToken: next}, nil
 }
 
 var routeTableFilters = filter.Table[*vpc.RouteTable]{

@@ -47,7 +47,7 @@ func (a *api) RunInstances(ctx context.Context, in *ec2gen.RunInstancesInput) (*
 	if err != nil {
 		return nil, err
 	}
-	views, err := a.launchViews(ctx, launched.Instances)
+	views, err := a.views(ctx, launched.Instances)
 	if err != nil { // the instances exist: an answer without their interfaces is better than an error that asks for more
 		a.Log.WarnContext(ctx, "launch answered without interfaces", "reservation", string(launched.ID), "err", err)
 		views = each(launched.Instances, func(i *compute.Instance) convert.View { return convert.View{Instance: i} })

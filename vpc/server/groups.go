@@ -120,27 +120,6 @@ func (s *Service) DescribeGroups(ctx context.Context, a ids.Account, want []ids.
 	return q.run(ctx, s, a, want, match)
 }
 
-// GroupNames returns groups' names. See vpc.Service.
-func (s *Service) GroupNames(ctx context.Context, a ids.Account, groups []ids.SecurityGroup) (map[ids.SecurityGroup]string, error) {
-	if err := s.wait(ctx); err != nil {
-		return nil, err
-	}
-	s.view.mu.RLock()
-	defer s.view.mu.RUnlock()
-	there, names := s.view.groups[a], map[ids.SecurityGroup]string{}
-	for _, id := range groups {
-		if g, found := there[id]; found {
-			names[id] = g.Name
-		}
-	}
-	if len(groups) == 0 {
-		for id, g := range there {
-			names[id] = g.Name
-		}
-	}
-	return names, nil
-}
-
 func (s *Service) showGroup(v *view, g vpc.SecurityGroup) vpc.SecurityGroup {
 	g.Rules = slices.SortedFunc(maps.Values(v.rulesOf[g.ID]), func(x, y vpc.Rule) int { return cmp.Compare(x.ID, y.ID) })
 	for i := range g.Rules {

@@ -5,7 +5,7 @@
 // and the other parameters by a hash: used elsewhere it is refused. It carries nothing that its holder may not see, so it
 // needs no secret.
 //
-// Deliberately absent: state between pages. Start reading at Cut; Window and Next are for a reader that has an index.
+// Deliberately absent: state between pages. Start reading at Cut.
 package page
 
 import (
@@ -74,19 +74,6 @@ func Cut[T any](items []T, key func(T) string, r Request) (page []T, next *strin
 	page = sorted[:size:size]
 	return page, new(r.token(key(page[size-1]))), nil
 }
-
-// Window is for a reader that finds its page by itself: the sort key that the page begins after, empty for the first, and the
-// page's size.
-func (r Request) Window() (after string, size int, err error) {
-	if size, err = r.size(); err != nil {
-		return "", 0, err
-	}
-	after, err = r.after()
-	return after, size, err
-}
-
-// Next is the token of the page that follows the one whose last item has the key.
-func (r Request) Next(key string) string { return r.token(key) }
 
 // size checks MaxResults.
 func (r Request) size() (int, error) {
