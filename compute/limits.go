@@ -6,6 +6,9 @@ import (
 	"github.com/nimbrel/nimbrel/host"
 )
 
+// HostStep begins the names of an operation's steps that a host timed, by its own clock.
+const HostStep = "host: "
+
 const (
 	// MaxPerRequest is the most instances one RunInstances may ask for.
 	MaxPerRequest = 30

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -83,6 +84,12 @@ type Lifecycle interface {
 type Viewer interface {
 	DescribeInstances(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Instance) bool) ([]*Instance, error)
 	DescribeInstanceStatus(ctx context.Context, account ids.Account, ids []ids.Instance, keep func(*Status) bool) ([]*Status, error)
+	// PageInstances returns a page of an account's instances in the order of their places. next is where the page after
+	// begins, empty when there is none. It costs what it looks at, not what there is: indexes lead to what Where holds
+	// for. An instance that is there throughout a walk of pages comes exactly once.
+	PageInstances(ctx context.Context, account ids.Account, p Page) (found []*Instance, next string, err error)
+	// Statuses are the instances' statuses as of now.
+	Statuses(instances []*Instance) []*Status
 	DescribeVolumes(ctx context.Context, account ids.Account, ids []ids.Volume, keep func(*Volume) bool) ([]*Volume, error)
 	// ConsoleOutput returns the last ConsoleTailBytes of the serial console and the time they were read at.
 	ConsoleOutput(ctx context.Context, account ids.Account, id ids.Instance) ([]byte, time.Time, error)
@@ -97,6 +104,9 @@ type Operator interface {
 	AllInstances(ctx context.Context) ([]*Instance, error)
 	// DrainHost stops (or allows) new placements on a host; what runs there stays.
 	DrainHost(ctx context.Context, id ids.Host, drain bool) error
+	// LastReport is what an instance's host said of it last, in the host's own words and times. It is memory: absent until
+	// the host has said something since this server started.
+	LastReport(id ids.Instance) (host.InstanceStatus, bool)
 }
 
 // Service is the whole part.

@@ -77,7 +77,7 @@ func (m *Moment) step(ctx context.Context, tx *store.Tx, i *Instance, s lifecycl
 	case lifecycle.Run:
 		m.enter(i, compute.Running, compute.Reason{}, "")
 		i.put(tx)
-		return op.Finish(ctx, tx, i.Operation, op.Succeeded, "", m.Now)
+		return op.Finish(ctx, tx, i.Operation, op.Succeeded, "", m.Now, milestones(r)...)
 	case lifecycle.Halt:
 		return m.halt(ctx, tx, i, r)
 	case lifecycle.StopGuest:

@@ -88,7 +88,7 @@ func (s *Service) replay(ctx context.Context, a ids.Account, token idem.Scope, p
 	}
 	out := compute.Reservation{ID: ids.Reservation(record.Resource), Account: a}
 	for _, row := range s.view.launch(out.ID) {
-		out.Instances = append(out.Instances, s.show(row))
+		out.Instances = append(out.Instances, s.view.show(row))
 	}
 	return out, nil
 }
