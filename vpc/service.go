@@ -129,6 +129,8 @@ type PrepareRequest struct {
 	Account ids.Account
 	Subnet  ids.Subnet // empty: the default subnet of Zone
 	Zone    string     // with no subnet, empty: the default subnet with the most free addresses
+	// Address, with no subnet, makes it the default subnet whose range has the address; none does: the one as above.
+	Address netip.Addr
 	// Groups may be empty: the VPC's default group. GroupNames are looked up in the subnet's VPC and added.
 	Groups     []ids.SecurityGroup
 	GroupNames []string

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/nimbrel/nimbrel/compute/computetest"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // TestLaunchGoesToTheZoneWithRoom fills the zone that the cloud would choose: a launch that names neither zone nor subnet
@@ -48,5 +50,37 @@ func TestLaunchGoesToTheZoneWithRoom(t *testing.T) {
 		if _, err := w.Compute().RunInstances(w.ctx, w.Account, r); !errors.As(err, new(*compute.CapacityError)) {
 			t.Errorf("launch in zone %q of a full cloud: %v, want a capacity error", zone, err)
 		}
+	}
+}
+
+// TestAddressChoosesTheDefaultSubnet: a private address without a subnet goes to the default subnet that has it, whichever
+// of them the cloud would have chosen.
+func TestAddressChoosesTheDefaultSubnet(t *testing.T) {
+	t.Parallel()
+	const other = "us-nimbrel-1b"
+	w := newWorld(t, 1, func(o *computetest.Options) { o.Zones = []string{computetest.Zone, other} })
+	if _, err := w.Networks.EnsureDefault(w.ctx, w.Account); err != nil {
+		t.Fatal(err)
+	}
+	w.Fleet.AddHost(computetest.Info(7, other))
+	w.until("host of the other zone is there", func() bool {
+		hosts, err := w.Compute().Hosts(w.ctx)
+		return err == nil && len(hosts) == 2 && hosts[0].Connected && hosts[1].Connected
+	})
+	subnets, err := w.Networks.DescribeSubnets(w.ctx, w.Account, nil, func(s *vpc.Subnet) bool { return s.Default })
+	if err != nil || len(subnets) != 2 {
+		t.Fatalf("default subnets %v, %v", subnets, err)
+	}
+	for _, s := range subnets {
+		r := w.Request(1)
+		r.Subnet, r.PrivateIP = "", s.CIDR.Addr().Next().Next().Next().Next().Next()
+		if i := w.launch(r).Instances[0]; i.Subnet != s.ID || i.PrivateIP != r.PrivateIP || i.Zone != s.Zone {
+			t.Errorf("%s went to %s in %s as %s", r.PrivateIP, i.Subnet, i.Zone, i.PrivateIP)
+		}
+	}
+	r := w.Request(1)
+	r.Subnet, r.PrivateIP = "", netip.MustParseAddr("192.168.77.7")
+	if _, err := w.Compute().RunInstances(w.ctx, w.Account, r); !errors.As(err, new(*vpc.AddressError)) {
+		t.Errorf("an address of no default subnet: %v", err)
 	}
 }

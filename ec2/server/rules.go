@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
 	"github.com/nimbrel/nimbrel/ec2/errs"
@@ -143,11 +144,22 @@ func (a *api) authorize(ctx context.Context, r ruleRequest, egress bool, specifi
 	if len(specs) == 0 {
 		return nil, errs.Missing("IpPermissions.1")
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
+	if dryRun(ctx) != nil {
+		return nil, orDryRun(a.peersExist(ctx, specs))
 	}
 	rules, err := a.VPC.Authorize(ctx, vpc.AuthorizeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, Tags: tags})
 	return each(rules, convert.Rule), err
+}
+
+// peersExist checks for a dry run the groups that new rules refer to.
+func (a *api) peersExist(ctx context.Context, specs []vpc.RuleSpec) error {
+	var peers []ids.SecurityGroup
+	for _, spec := range specs {
+		if spec.Peer != "" && !slices.Contains(peers, spec.Peer) {
+			peers = append(peers, spec.Peer)
+		}
+	}
+	return a.groupsExist(ctx, peers)
 }
 
 // revoke removes rules from one direction.
@@ -170,8 +182,11 @@ func (a *api) revoke(ctx context.Context, r ruleRequest, egress bool, ruleIDs []
 	case len(specs) == 0 && len(parsed) == 0:
 		return errs.New(errs.MissingParameter, "The request must contain IpPermissions or SecurityGroupRuleIds")
 	}
-	if err := dryRun(ctx); err != nil {
-		return err
+	if dryRun(ctx) != nil {
+		if len(parsed) > 0 {
+			_, err = a.VPC.DescribeRules(ctx, caller(ctx), parsed, nil)
+		}
+		return orDryRun(err)
 	}
 	_, err = a.VPC.Revoke(ctx, vpc.RevokeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, RuleIDs: parsed})
 	return err

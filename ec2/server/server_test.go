@@ -83,61 +83,6 @@ func TestStory(t *testing.T) {
 	d.ok("DeleteKeyPair", "KeyName", "k")
 }
 
-// TestIDs holds that text which is no id is malformed, and an id of nothing, or of another account's, is not found: in
-// this order and before a dry run ends.
-func TestIDs(t *testing.T) {
-	d := openDoor(t, 1)
-	stranger := d.as("stranger")
-	mine := d.ok("RunInstances", "ImageId", string(d.Image), "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "SubnetId", string(d.Subnet)).one("instanceId")
-	for _, c := range []struct {
-		action, parameter  string
-		id                 string // of this account
-		missing            string
-		malformed, unknown string
-		more               []string
-	}{
-		{"DescribeInstances", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"StartInstances", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"StopInstances", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"RebootInstances", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"TerminateInstances", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"GetConsoleOutput", "InstanceId", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"DescribeInstanceStatus", "InstanceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, nil},
-		{"DescribeInstanceAttribute", "InstanceId", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, []string{"Attribute", "userData"}},
-		{"ModifyInstanceAttribute", "InstanceId", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, []string{"EnaSupport.Value", "true"}},
-		{"DescribeVpcs", "VpcId.1", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, nil},
-		{"DeleteVpc", "VpcId", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, nil},
-		{"ModifyVpcAttribute", "VpcId", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, []string{"EnableDnsSupport.Value", "true"}},
-		{"DescribeVpcAttribute", "VpcId", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, []string{"Attribute", "enableDnsSupport"}},
-		{"CreateSubnet", "VpcId", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, []string{"CidrBlock", "10.0.1.0/24"}},
-		{"CreateSecurityGroup", "VpcId", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, []string{"GroupName", "g", "GroupDescription", "d"}},
-		{"DescribeSubnets", "SubnetId.1", string(d.Subnet), missing[ids.Subnet](), errs.InvalidSubnetIDMalformed, errs.InvalidSubnetIDNotFound, nil},
-		{"DeleteSubnet", "SubnetId", string(d.Subnet), missing[ids.Subnet](), errs.InvalidSubnetIDMalformed, errs.InvalidSubnetIDNotFound, nil},
-		{"ModifySubnetAttribute", "SubnetId", string(d.Subnet), missing[ids.Subnet](), errs.InvalidSubnetIDMalformed, errs.InvalidSubnetIDNotFound, []string{"MapPublicIpOnLaunch.Value", "true"}},
-		{"DescribeSecurityGroups", "GroupId.1", string(d.Group), missing[ids.SecurityGroup](), errs.InvalidGroupIdMalformed, errs.InvalidGroupNotFound, nil},
-		{"DeleteSecurityGroup", "GroupId", string(d.Group), missing[ids.SecurityGroup](), errs.InvalidGroupIdMalformed, errs.InvalidGroupNotFound, nil},
-		{"DescribeNetworkInterfaces", "NetworkInterfaceId.1", "", missing[ids.Interface](), errs.InvalidNetworkInterfaceIDMalformed, errs.InvalidNetworkInterfaceIDNotFound, nil},
-		{"DescribeRouteTables", "RouteTableId.1", "", missing[ids.RouteTable](), errs.InvalidRouteTableIDMalformed, errs.InvalidRouteTableIDNotFound, nil},
-		{"DescribeNetworkAcls", "NetworkAclId.1", "", missing[ids.NetworkACL](), errs.InvalidNetworkAclIDMalformed, errs.InvalidNetworkAclIDNotFound, nil},
-		{"DescribeSecurityGroupRules", "SecurityGroupRuleId.1", "", missing[ids.SecurityGroupRule](), errs.InvalidSecurityGroupRuleIdMalformed, errs.InvalidSecurityGroupRuleIdNotFound, nil},
-		{"DescribeVolumes", "VolumeId.1", "", missing[ids.Volume](), errs.InvalidVolumeIDMalformed, errs.InvalidVolumeNotFound, nil},
-		{"DescribeImages", "ImageId.1", "", missing[ids.Image](), errs.InvalidAMIIDMalformed, errs.InvalidAMIIDNotFound, nil},
-		{"DescribeKeyPairs", "KeyPairId.1", "", missing[ids.KeyPair](), errs.InvalidKeyPairIdMalformed, errs.InvalidKeyPairNotFound, nil},
-		{"CreateTags", "ResourceId.1", mine, missing[ids.Instance](), errs.InvalidInstanceIDMalformed, errs.InvalidInstanceIDNotFound, []string{"Tag.1.Key", "k"}},
-		{"CreateTags", "ResourceId.1", string(d.VPC), missing[ids.VPC](), errs.InvalidVpcIDMalformed, errs.InvalidVpcIDNotFound, []string{"Tag.1.Key", "k"}},
-	} {
-		with := func(id string) []string { return append([]string{c.parameter, id}, c.more...) }
-		prefix, _, _ := strings.Cut(c.missing, "-")
-		d.refused(c.malformed, c.action, with(prefix+"-XYZ")...)
-		d.refused(c.unknown, c.action, with(c.missing)...)
-		if c.id != "" {
-			stranger.refused(c.unknown, c.action, with(c.id)...)
-		}
-	}
-	d.refused(errs.InvalidID, "CreateTags", "ResourceId.1", "nonsense", "Tag.1.Key", "k")
-	d.ok("DescribeInstances", "InstanceId.1", mine)
-}
-
 // TestRefusals holds what a request is refused for, and that nothing came of it.
 func TestRefusals(t *testing.T) {
 	d := openDoor(t, 1)

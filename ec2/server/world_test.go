@@ -54,7 +54,7 @@ func (b *logBuffer) String() string {
 func openDoor(t *testing.T, hosts int, edit ...func(*server.Options)) *door {
 	t.Helper()
 	engine := storetest.NewMemory()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	world, err := computetest.Open(ctx, computetest.Options{Engine: engine, Hosts: hosts, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		cancel()

@@ -95,6 +95,9 @@ func (v *view) subnetFor(r vpc.PrepareRequest) (vpcrows.Subnet, error) {
 	if len(candidates) == 0 {
 		return vpcrows.Subnet{}, &vpc.NotFoundError{Kind: vpc.KindDefaultSubnet, ID: r.Zone}
 	}
+	if k := slices.IndexFunc(candidates, func(s vpcrows.Subnet) bool { return s.CIDR.Contains(r.Address) }); k >= 0 {
+		return candidates[k], nil
+	}
 	return slices.MinFunc(candidates, func(x, y vpcrows.Subnet) int {
 		return cmp.Or(cmp.Compare(free(y), free(x)), cmp.Compare(x.Zone, y.Zone))
 	}), nil
