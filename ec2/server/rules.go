@@ -143,8 +143,8 @@ func (a *api) authorize(ctx context.Context, r ruleRequest, egress bool, specifi
 	if len(specs) == 0 {
 		return nil, errs.Missing("IpPermissions.1")
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
+	if dryRun(ctx) != nil {
+		return nil, orDryRun(a.checkPeers(ctx, specs))
 	}
 	rules, err := a.VPC.Authorize(ctx, vpc.AuthorizeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, Tags: tags})
 	return each(rules, convert.Rule), err
@@ -170,8 +170,12 @@ func (a *api) revoke(ctx context.Context, r ruleRequest, egress bool, ruleIDs []
 	case len(specs) == 0 && len(parsed) == 0:
 		return errs.New(errs.MissingParameter, "The request must contain IpPermissions or SecurityGroupRuleIds")
 	}
-	if err := dryRun(ctx); err != nil {
-		return err
+	if dryRun(ctx) != nil {
+		if err := a.checkPeers(ctx, specs); err != nil || len(parsed) == 0 {
+			return orDryRun(err)
+		}
+		_, err := a.VPC.DescribeRules(ctx, caller(ctx), parsed, nil)
+		return orDryRun(err)
 	}
 	_, err = a.VPC.Revoke(ctx, vpc.RevokeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, RuleIDs: parsed})
 	return err
@@ -213,4 +217,19 @@ func (a *api) RevokeSecurityGroupEgress(ctx context.Context, in *ec2gen.RevokeSe
 		return nil, err
 	}
 	return &ec2gen.RevokeSecurityGroupEgressOutput{Return: new(true)}, nil
+}
+
+// checkPeers checks that the groups that rules refer to exist.
+func (a *api) checkPeers(ctx context.Context, specs []vpc.RuleSpec) error {
+	var peers []ids.SecurityGroup
+	for _, spec := range specs {
+		if spec.Peer != "" {
+			peers = append(peers, spec.Peer)
+		}
+	}
+	if len(peers) == 0 {
+		return nil
+	}
+	_, err := a.VPC.DescribeGroups(ctx, caller(ctx), peers, nil)
+	return err
 }

@@ -84,8 +84,8 @@ func (a *api) CreateTags(ctx context.Context, in *ec2gen.CreateTagsInput) (*ec2g
 	if err != nil {
 		return nil, err
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
+	if dryRun(ctx) != nil {
+		return nil, orDryRun(a.Tags.CheckResources(ctx, caller(ctx), in.Resources))
 	}
 	return nil, a.Tags.CreateTags(ctx, caller(ctx), in.Resources, tags)
 }
@@ -101,8 +101,8 @@ func (a *api) DeleteTags(ctx context.Context, in *ec2gen.DeleteTagsInput) (*ec2g
 		}
 		deletions = append(deletions, account.TagDeletion{Key: *tag.Key, Value: tag.Value})
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
+	if dryRun(ctx) != nil {
+		return nil, orDryRun(a.Tags.CheckResources(ctx, caller(ctx), in.Resources))
 	}
 	return nil, a.Tags.DeleteTags(ctx, caller(ctx), in.Resources, deletions)
 }
