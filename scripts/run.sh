@@ -50,6 +50,7 @@ fuzz() { # fuzz [FOLDER...]
 }
 
 bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
+bench-ec2() { find_go; build_binary bench-ec2 ./test/benchec2; as_builder bin/bench-ec2 "$@"; }
 bench-demo() { find_go; need_guests; need_image; need_aws; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
 bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
 
