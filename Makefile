@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench-demo: ## boot and API figures of the demo, against plain QEMU and fsync
 
 bench-compute: ## launches per second and conflicts of 64 concurrent launchers on fake hosts
 	@scripts/run.sh bench-compute
+
+bench-ec2: ## pages of 100,000 instances, and an account beside another's flood
+	@scripts/run.sh bench-ec2
 
 bench-store: ## the store's hot-key figures against its engine
 	@scripts/run.sh bench-store

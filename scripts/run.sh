@@ -65,6 +65,8 @@ fuzz() { # fuzz [FOLDER...]
 
 bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
 bench-images() { find_go; build_binary bench-images ./test/benchimages; as_builder bin/bench-images "$@"; }
+
+bench-ec2() { find_go; build_binary bench-ec2 ./test/benchec2; as_builder bin/bench-ec2 "$@"; }
 bench-demo() { find_go; need_guests; need_image; need_aws; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
 # bench-host replaces agents by agents of another version: two builds that differ in what they say they are.
 bench-host() {

@@ -132,12 +132,9 @@ func (t *Tags) edit(ctx context.Context, a ids.Account, resources []string, chan
 	}
 	_, err := t.db.Transact(ctx, func(tx *store.Tx) error {
 		for _, resource := range resources {
-			missing := &account.NotFoundError{Kind: account.KindResource, ID: resource}
-			k, known := t.kindOf(resource)
-			if !known {
-				return missing
+			if err := t.expect(tx, a, resource); err != nil {
+				return err
 			}
-			k.expect(tx, a, resource, missing)
 			if err := tagrows.Edit(ctx, tx, a, resource, change); err != nil {
 				return err
 			}
@@ -145,6 +142,33 @@ func (t *Tags) edit(ctx context.Context, a ids.Account, resources []string, chan
 		return nil
 	})
 	return err
+}
+
+// expect makes the transaction fail unless the resource exists.
+func (t *Tags) expect(tx *store.Tx, a ids.Account, resource string) error {
+	missing := &account.NotFoundError{Kind: account.KindResource, ID: resource}
+	k, known := t.kindOf(resource)
+	if !known {
+		return missing
+	}
+	k.expect(tx, a, resource, missing)
+	return nil
+}
+
+// CheckResources says whether all exist, by a transaction that changes nothing. See account.Tagger.
+func (t *Tags) CheckResources(ctx context.Context, a ids.Account, resources []string) error {
+	_, err := t.db.Transact(ctx, func(tx *store.Tx) error {
+		for _, resource := range resources {
+			if err := t.expect(tx, a, resource); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("check resources: %w", err)
+	}
+	return nil
 }
 
 // DescribeTags returns the matching tags. See account.Tagger.

@@ -20,6 +20,7 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	links "github.com/nimbrel/nimbrel/dispatch/server"
+	ec2door "github.com/nimbrel/nimbrel/ec2/server"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/image/imagerows"
 	images "github.com/nimbrel/nimbrel/image/server"
@@ -28,6 +29,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/embed"
+	"github.com/nimbrel/nimbrel/svc/obs"
 	networks "github.com/nimbrel/nimbrel/vpc/server"
 	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
@@ -46,6 +48,10 @@ type controlPlane struct {
 	link     *links.Server
 	signer   *enroll.Authority
 	started  time.Time
+
+	// The tenants' door's; the flags replace them before it opens.
+	admission *ec2door.Admission
+	tenants   *obs.Door
 }
 
 // openControlPlane opens or makes a control plane in dir.
@@ -58,7 +64,10 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
-	c := &controlPlane{started: surroundings.Clock.Now()}
+	c := &controlPlane{
+		started:   surroundings.Clock.Now(),
+		admission: ec2door.NewAdmission(ec2door.AdmissionOptions{}), tenants: obs.NewDoor(obs.DoorOptions{}),
+	}
 	if c.signer, err = enroll.OpenSealedAuthority(filepath.Join(dir, "authority"), surroundings.Clock, key); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 func (c *controlPlane) ec2(f *serverFlags, requests *prometheus.HistogramVec, log *slog.Logger) (http.Handler, error) {
 	return ec2door.New(ec2door.Options{
 		Account: c.accounts, Tags: c.accounts.Tags(), VPC: c.networks, Image: c.images, Compute: c.compute,
-		Region: f.region, Endpoint: f.listen, Log: log,
+		Region: f.region, Endpoint: f.listen, Log: log, Admission: c.admission,
 		Done: func(r ec2door.Record) {
 			requests.WithLabelValues(actionLabel(r.Call.Action), r.Code).Observe(r.Took.Seconds())
 		},

@@ -6,6 +6,7 @@ import (
 	computes "github.com/nimbrel/nimbrel/compute/server"
 	links "github.com/nimbrel/nimbrel/dispatch/server"
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
+	ec2door "github.com/nimbrel/nimbrel/ec2/server"
 	"github.com/nimbrel/nimbrel/host/agent"
 	"github.com/nimbrel/nimbrel/store/embed"
 	"github.com/nimbrel/nimbrel/svc/obs"
@@ -25,6 +26,12 @@ var serverFamilies = []obs.Family{
 	{Name: "nimbrel_compute_oldest_in_state_seconds", Help: "How long the oldest instance in a state has been in it, for every state but terminated; 0 when none is.", Labels: []string{"state"}},
 	{Name: "nimbrel_compute_reconcile_queued", Help: "Work that waits for a reconciler."},
 	{Name: "nimbrel_compute_reconcile_working", Help: "Work that a reconciler does now."},
+	{Name: "nimbrel_ec2_refused_total", Help: "Requests that were not admitted, by class and reason: the account's rate, its queue, or everybody's total.", Labels: []string{"class", "reason"}, Counter: true},
+	{Name: "nimbrel_ec2_running", Help: "Admitted requests that run."},
+	{Name: "nimbrel_ec2_waiting", Help: "Admitted requests that wait for their account's turn."},
+	{Name: "nimbrel_ec2_connections", Help: "Open connections to the EC2 API."},
+	{Name: "nimbrel_ec2_connections_evicted_total", Help: "Connections that were closed to make room for new ones.", Counter: true},
+	{Name: "nimbrel_ec2_connections_refused_total", Help: "New connections that were closed because all others were at work.", Counter: true},
 }
 
 // agentFamilies are the agent's own metrics.
@@ -57,6 +64,7 @@ func (c *controlPlane) registry() (*prometheus.Registry, *prometheus.HistogramVe
 		emitStore(emit, c.engine.Stats())
 		emitLink(emit, c.link.Stats())
 		emitCompute(emit, c.compute.Stats())
+		emitTenants(emit, c.admission.Stats(), c.tenants.Stats())
 	})
 	obs.RegisterHistogram(r, "nimbrel_store_sync_seconds", "Time of group commits from apply to durable.",
 		func() (map[float64]uint64, uint64, float64) { return syncHistogram(c.engine.Stats()) })
@@ -104,6 +112,19 @@ func emitCompute(emit obs.Emit, s computes.Stats) {
 	}
 	emit("nimbrel_compute_reconcile_queued", float64(s.Queued))
 	emit("nimbrel_compute_reconcile_working", float64(s.Working))
+}
+
+func emitTenants(emit obs.Emit, a ec2door.AdmissionStats, d obs.DoorStats) {
+	for class, reasons := range a.Refused {
+		for reason, n := range reasons {
+			emit("nimbrel_ec2_refused_total", float64(n), string(class), string(reason))
+		}
+	}
+	emit("nimbrel_ec2_running", float64(a.Running))
+	emit("nimbrel_ec2_waiting", float64(a.Waiting))
+	emit("nimbrel_ec2_connections", float64(d.Open))
+	emit("nimbrel_ec2_connections_evicted_total", float64(d.Evicted))
+	emit("nimbrel_ec2_connections_refused_total", float64(d.Refused))
 }
 
 // agentRegistry holds the metrics of an agent's process and of the agent itself, once it has begun.

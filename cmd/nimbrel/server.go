@@ -23,6 +23,7 @@ type serverFlags struct {
 	stateDir, region, listen, link, metrics, logLevel string
 	zones, operatorUID                                int
 	insecure                                          bool
+	limits                                            limits
 	settings                                          *settings
 }
 
@@ -48,6 +49,7 @@ func serverCommand() *cobra.Command {
 	p.StringVar(&f.metrics, "metrics", "127.0.0.1:8775", "`address` of metrics, health and profiles")
 	p.IntVar(&f.operatorUID, "operator-uid", -1, "`user` that may use the operator socket besides root")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.limits.register(p)
 	f.settings = configurable(cmd)
 	return cmd
 }
@@ -63,7 +65,7 @@ func (f *serverFlags) Validate() error {
 	if err := loopback(f.metrics); err != nil {
 		return fmt.Errorf("--metrics %w", err)
 	}
-	return nil
+	return f.limits.Validate()
 }
 
 func loopback(address string) error {
@@ -112,6 +114,7 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 	if err := errors.Join(errAPI, errLink, errMetrics, errOperators); err != nil {
 		return err
 	}
+	plane.admission, plane.tenants = f.limits.admission(), f.limits.door()
 	registry, requests := plane.registry()
 	tenantDoor, err := plane.ec2(f, requests, log)
 	if err != nil {
@@ -125,7 +128,7 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 	group.Go(func() error { return plane.run(ctx) })
 	group.Go(func() error { return plane.link.Serve(ctx, link) })
 	group.Go(func() error { return obs.Serve(ctx, metrics, obs.Handler(registry, plane.ready)) })
-	group.Go(func() error { return obs.Serve(ctx, api, tenantDoor) })
+	group.Go(func() error { return plane.tenants.Serve(ctx, api, tenantDoor) })
 	group.Go(func() error { return obs.Serve(ctx, operators, operatorDoor) })
 	return group.Wait()
 }

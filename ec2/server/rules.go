@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/netip"
-	"slices"
 
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
 	"github.com/nimbrel/nimbrel/ec2/errs"
@@ -145,21 +144,10 @@ func (a *api) authorize(ctx context.Context, r ruleRequest, egress bool, specifi
 		return nil, errs.Missing("IpPermissions.1")
 	}
 	if dryRun(ctx) != nil {
-		return nil, orDryRun(a.peersExist(ctx, specs))
+		return nil, orDryRun(a.checkPeers(ctx, specs))
 	}
 	rules, err := a.VPC.Authorize(ctx, vpc.AuthorizeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, Tags: tags})
 	return each(rules, convert.Rule), err
-}
-
-// peersExist checks for a dry run the groups that new rules refer to.
-func (a *api) peersExist(ctx context.Context, specs []vpc.RuleSpec) error {
-	var peers []ids.SecurityGroup
-	for _, spec := range specs {
-		if spec.Peer != "" && !slices.Contains(peers, spec.Peer) {
-			peers = append(peers, spec.Peer)
-		}
-	}
-	return a.groupsExist(ctx, peers)
 }
 
 // revoke removes rules from one direction.
@@ -183,9 +171,10 @@ func (a *api) revoke(ctx context.Context, r ruleRequest, egress bool, ruleIDs []
 		return errs.New(errs.MissingParameter, "The request must contain IpPermissions or SecurityGroupRuleIds")
 	}
 	if dryRun(ctx) != nil {
-		if len(parsed) > 0 {
-			_, err = a.VPC.DescribeRules(ctx, caller(ctx), parsed, nil)
+		if err := a.checkPeers(ctx, specs); err != nil || len(parsed) == 0 {
+			return orDryRun(err)
 		}
+		_, err := a.VPC.DescribeRules(ctx, caller(ctx), parsed, nil)
 		return orDryRun(err)
 	}
 	_, err = a.VPC.Revoke(ctx, vpc.RevokeRequest{Account: caller(ctx), Group: g.ID, Egress: egress, Rules: specs, RuleIDs: parsed})
@@ -228,4 +217,19 @@ func (a *api) RevokeSecurityGroupEgress(ctx context.Context, in *ec2gen.RevokeSe
 		return nil, err
 	}
 	return &ec2gen.RevokeSecurityGroupEgressOutput{Return: new(true)}, nil
+}
+
+// checkPeers checks that the groups that rules refer to exist.
+func (a *api) checkPeers(ctx context.Context, specs []vpc.RuleSpec) error {
+	var peers []ids.SecurityGroup
+	for _, spec := range specs {
+		if spec.Peer != "" {
+			peers = append(peers, spec.Peer)
+		}
+	}
+	if len(peers) == 0 {
+		return nil
+	}
+	_, err := a.VPC.DescribeGroups(ctx, caller(ctx), peers, nil)
+	return err
 }

@@ -9,7 +9,6 @@ package obs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,23 +58,7 @@ func Handler(r *prometheus.Registry, ready func() error) http.Handler {
 	return mux
 }
 
-// Serve serves h on l until ctx ends, then gives requests under way a moment.
+// Serve serves h on l until ctx ends, then gives requests under way a moment. It is a Door with defaults.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if s.Shutdown(drain) != nil {
-			_ = s.Close() // hijacked and slow connections end with the process
-		}
-	}()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	<-stopped
-	return nil
+	return NewDoor(DoorOptions{}).Serve(ctx, l, h)
 }

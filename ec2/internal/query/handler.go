@@ -17,6 +17,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/errs"
 	"github.com/nimbrel/nimbrel/ec2/internal/auth"
 	"github.com/nimbrel/nimbrel/internal/env"
+	"github.com/nimbrel/nimbrel/svc/obs"
 )
 
 // MaxBodyBytes bounds a request. The largest useful one launches with 16 KiB of user data; bulk tagging and rule lists stay
@@ -129,6 +130,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, re
 	if err != nil {
 		return nil, err
 	}
+	obs.Proven(r.Context())
 	record.Service, record.Call.Account, record.Call.AccessKeyID = identity.Service, identity.Account, identity.AccessKeyID
 	request, err := parse(r, body)
 	if err != nil {

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	ec2door "github.com/nimbrel/nimbrel/ec2/server"
+	"github.com/nimbrel/nimbrel/svc/obs"
+	"github.com/nimbrel/nimbrel/svc/ratelimit"
+)
+
+// limits are the flags that keep tenants out of each other's way at the EC2 API.
+type limits struct {
+	reads, writes, launches, burst, connections int
+}
+
+// answerTimeout bounds a request at the EC2 API, so that a client that does not read its answer ends.
+const answerTimeout = 2 * time.Minute
+
+func (l *limits) register(p *pflag.FlagSet) {
+	p.IntVar(&l.reads, "api-reads-per-second", 100, "`requests` that only read which an account may send in the long run; 0: no limit")
+	p.IntVar(&l.writes, "api-writes-per-second", 50, "`requests` of an account that change something; 0: no limit")
+	p.IntVar(&l.launches, "api-launches-per-second", 20, "`requests` of an account that start instances; 0: no limit")
+	p.IntVar(&l.burst, "api-burst-s", 10, "`seconds` of each rate that an account may use at once after a rest")
+	p.IntVar(&l.connections, "api-connections", 1024, "open connections to the EC2 API")
+}
+
+// Validate reports the first flag that cannot be.
+func (l *limits) Validate() error {
+	for name, rate := range map[string]int{"reads": l.reads, "writes": l.writes, "launches": l.launches} {
+		if rate < 0 || (rate > 0 && l.burst < 1) {
+			return fmt.Errorf("--api-%s-per-second %d with --api-burst-s %d: want 0 for no limit, or a burst of at least 1 s", name, rate, l.burst)
+		}
+	}
+	if l.connections < 0 {
+		return fmt.Errorf("--api-connections %d: want a number, or 0 for the default", l.connections)
+	}
+	return nil
+}
+
+func (l *limits) admission() *ec2door.Admission {
+	rate := func(perSecond int) ratelimit.Rate {
+		return ratelimit.Rate{PerSecond: float64(perSecond), Burst: float64(perSecond * l.burst)}
+	}
+	return ec2door.NewAdmission(ec2door.AdmissionOptions{Rates: map[ec2door.Class]ratelimit.Rate{
+		ec2door.Reads: rate(l.reads), ec2door.Writes: rate(l.writes), ec2door.Launches: rate(l.launches),
+	}})
+}
+
+func (l *limits) door() *obs.Door {
+	return obs.NewDoor(obs.DoorOptions{Connections: l.connections, WriteTimeout: answerTimeout})
+}

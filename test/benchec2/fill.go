@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nimbrel/nimbrel/account"
+	"github.com/nimbrel/nimbrel/compute"
+	"github.com/nimbrel/nimbrel/compute/computetest"
+	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/vpc"
+)
+
+const (
+	instancesPerHost = 400
+	perSubnet        = 60_000 // of a /16's 65,531 addresses
+	quota            = 1_000_000
+	launchers        = 16
+)
+
+// fill launches instances into the world's account, a hundredth of them with a tag of their own.
+func fill(ctx context.Context, w *computetest.World, n int) error {
+	if err := widen(ctx, w); err != nil {
+		return err
+	}
+	subnets := []ids.Subnet{w.Subnet}
+	for i := 1; i*perSubnet < n; i++ {
+		s, err := another(ctx, w, i)
+		if err != nil {
+			return err
+		}
+		subnets = append(subnets, s)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range launchers {
+		group.Go(func() error {
+			for {
+				at := int(next.Add(compute.MaxPerRequest)) - compute.MaxPerRequest
+				if at >= n {
+					return nil
+				}
+				r := w.Request(min(compute.MaxPerRequest, n-at))
+				r.Subnet = subnets[at/perSubnet]
+				r.InstanceTags = map[string]string{"env": "bench", "batch": fmt.Sprint(at / 1000)}
+				if _, err := w.Compute().RunInstances(ctx, w.Account, r); err != nil {
+					return fmt.Errorf("launch instance %d: %w", at, err)
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func another(ctx context.Context, w *computetest.World, n int) (ids.Subnet, error) {
+	cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 16)
+	v, err := w.Networks.CreateVPC(ctx, vpc.CreateVPCRequest{Account: w.Account, CIDR: cidr})
+	if err != nil {
+		return "", err
+	}
+	s, err := w.Networks.CreateSubnet(ctx, vpc.CreateSubnetRequest{Account: w.Account, VPC: v.ID, CIDR: cidr, Zone: computetest.Zone})
+	return s.ID, err
+}
+
+// widen makes room.
+func widen(ctx context.Context, w *computetest.World) error {
+	for _, q := range []account.Quota{account.QuotaVCPUs, account.QuotaInstances, account.QuotaInterfaces} {
+		if err := w.Accounts.SetQuota(ctx, w.Account, q, quota); err != nil {
+			return err
+		}
+	}
+	hosts, err := w.Compute().Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	for n := range hosts {
+		info := computetest.Info(n, computetest.Zone)
+		info.VCPUs, info.MemoryMiB, info.DiskGiB = 4000, 4<<20, 1<<20
+		w.Fleet.AddHost(info)
+	}
+	return w.Await(ctx, func() bool {
+		hosts, err := w.Compute().Hosts(ctx)
+		return err == nil && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.VCPUs != 4000 })
+	})
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// every is how often the neighbour asks, and maxFlight bounds the flood's requests under way: what is due beyond is
+// dropped, as a client without connections would.
+const (
+	every     = 10 * time.Millisecond
+	maxFlight = 256
+)
+
+// noisy alternates rounds without and with the flood.
+func noisy(ctx context.Context, many, other *client, r *report, o options) error {
+	var quiet, loud []time.Duration
+	var sent, refused, dropped int64
+	for round := range o.rounds {
+		alone, err := other.steady(ctx, o.round)
+		if err != nil {
+			return err
+		}
+		flooding, stop := context.WithCancel(ctx)
+		var flood flood
+		var group sync.WaitGroup
+		var floodErr error
+		group.Go(func() { floodErr = flood.run(flooding, many, o.flood) })
+		crowded, err := other.steady(ctx, o.round)
+		stop()
+		group.Wait()
+		if err != nil || floodErr != nil {
+			return fmt.Errorf("round %d: neighbour %w, flood %w", round+1, err, floodErr)
+		}
+		quiet, loud = append(quiet, at(alone, 0.99)), append(loud, at(crowded, 0.99))
+		sent, refused, dropped = sent+flood.sent.Load(), refused+flood.refused.Load(), dropped+flood.dropped.Load()
+		fmt.Printf("round %d: p50 %v and p99 %v alone, p50 %v and p99 %v beside the flood\n", round+1, at(alone, 0.5), quiet[round], at(crowded, 0.5), loud[round])
+	}
+	num, den := at(loud, 0.5), at(quiet, 0.5)
+	ratio := num.Seconds() / den.Seconds()
+	seconds := o.round.Seconds() * float64(o.rounds)
+	r.line(fmt.Sprintf("figure ec2.noisy_neighbour_p99_ratio %.3g x num=%.4gms den=%.4gms", ratio, ms(num), ms(den)))
+	r.figure("flood_sent_per_s", float64(sent)/seconds, "requests/s")
+	r.figure("flood_refused_fraction", float64(refused)/float64(max(1, sent)), "of those sent")
+	r.figure("flood_dropped_per_s", float64(dropped)/seconds, "requests/s")
+	r.check("noisy_neighbour", ratio <= noisyGoal, fmt.Sprintf("median of %d rounds, goal %.1f", o.rounds, noisyGoal))
+	return nil
+}
+
+// steady asks every 10 ms, each from when it was due.
+func (c *client) steady(ctx context.Context, length time.Duration) ([]time.Duration, error) {
+	s, err := c.sign("DescribeInstances")
+	if err != nil {
+		return nil, err
+	}
+	n := int(length / every)
+	took, codes := make([]time.Duration, n), make([]int, n)
+	var group sync.WaitGroup
+	begin := time.Now()
+	for i := range n {
+		due := begin.Add(time.Duration(i) * every)
+		time.Sleep(time.Until(due))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		group.Go(func() {
+			w := httptest.NewRecorder()
+			c.limited.ServeHTTP(w, s.request())
+			took[i], codes[i] = time.Since(due), w.Code
+		})
+	}
+	group.Wait()
+	for _, code := range codes {
+		if code != http.StatusOK {
+			return nil, fmt.Errorf("the neighbour was answered %d", code)
+		}
+	}
+	return took, nil
+}
+
+// flood is what the noisy account sends.
+type flood struct{ sent, refused, dropped, flight atomic.Int64 }
+
+// run sends at a rate until ctx ends, whether it is answered or not.
+func (f *flood) run(ctx context.Context, c *client, perSecond int) error {
+	s, err := c.sign("DescribeInstances", "MaxResults", "1000")
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	begin := time.Now()
+	for due := 0; ctx.Err() == nil; {
+		for ; due < int(time.Since(begin).Seconds()*float64(perSecond)); due++ {
+			if f.flight.Load() >= maxFlight {
+				f.dropped.Add(1)
+				continue
+			}
+			f.flight.Add(1)
+			f.sent.Add(1)
+			group.Go(func() {
+				defer f.flight.Add(-1)
+				w := httptest.NewRecorder()
+				if c.limited.ServeHTTP(w, s.request()); w.Code == http.StatusServiceUnavailable {
+					f.refused.Add(1)
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
