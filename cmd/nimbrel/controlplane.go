@@ -136,10 +136,13 @@ type joiner struct {
 	address string // of the host link
 }
 
-// CreateToken makes a token for one new host.
-func (j joiner) CreateToken(ctx context.Context, _ string, ttl time.Duration) (string, time.Time, error) {
-	now := time.Now()
-	token, err := links.CreateToken(ctx, j.plane.db, host.DocHostPrefix(), ttl, now)
+// CreateToken makes a token for one new host, or for known to take its own place with a new key.
+func (j joiner) CreateToken(ctx context.Context, _ string, known ids.Host, ttl time.Duration) (string, time.Time, error) {
+	now, target := time.Now(), host.DocHostPrefix()
+	if known != "" {
+		target = host.DocHost(known)
+	}
+	token, err := links.CreateToken(ctx, j.plane.db, target, ttl, now)
 	if err != nil {
 		return "", time.Time{}, err
 	}
