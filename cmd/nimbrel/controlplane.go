@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -50,7 +49,7 @@ type controlPlane struct {
 // openControlPlane opens or makes a control plane in dir.
 func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *controlPlane, err error) {
 	surroundings := env.System()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := openStateDir(dir); err != nil {
 		return nil, err
 	}
 	key, err := rootkey.Open(filepath.Join(dir, "root.key"), surroundings.Random)

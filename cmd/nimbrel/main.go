@@ -42,7 +42,7 @@ func status(err error) int {
 	case errors.Is(err, cli.ErrFindings), errors.Is(err, doctor.ErrMissing):
 		return 1 // each has been printed
 	}
-	fmt.Fprintln(os.Stderr, "error:", err)
+	fmt.Fprintln(os.Stderr, "error:", advise(err))
 	return 1
 }
 
