@@ -114,7 +114,7 @@ func understood(line string, mention bool) error {
 		return err
 	}
 	switch {
-	case cmd == top && len(words) == 1 && words[0] == "--version":
+	case cmd == top && len(words) == 1 && (words[0] == "--version" || words[0] == "--help"):
 		return nil
 	case cmd == top:
 		return errors.New("no command")
