@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 deb clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ image: ## build the guest image into build/image
 
 generate: ## rebuild generated code: API codecs, BPF objects
 	@scripts/run.sh generate
+
+deb: ## build a Debian package into build/
+	@scripts/run.sh deb
 
 lint: ## go vet for every supported system, staticcheck
 	@scripts/run.sh lint

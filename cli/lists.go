@@ -230,11 +230,12 @@ func (c *client) printCheck(out *operatorgen.RunCheckOutput) error {
 
 func (c *client) token() *cobra.Command {
 	var ttl time.Duration
+	var known string
 	cmd := &cobra.Command{
 		Use: "token", Short: "Make a token with which one host can join, once", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			seconds := int32(ttl / time.Second)
-			out, err := c.api().CreateJoinToken(cmd.Context(), &operatorgen.CreateJoinTokenInput{Role: operatorgen.JoinRoleHost, TtlSeconds: &seconds})
+			out, err := c.api().CreateJoinToken(cmd.Context(), &operatorgen.CreateJoinTokenInput{Role: operatorgen.JoinRoleHost, HostId: known, TtlSeconds: &seconds})
 			if err != nil {
 				return c.explain(err)
 			}
@@ -245,6 +246,7 @@ func (c *client) token() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&known, "host", "", "a `host` that has joined before and is to join again with a new key, as after its certificate expired")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "for how `long` it can be used")
 	return cmd
 }

@@ -44,6 +44,27 @@ fuzzers() { # fuzzers [FOLDER...]
 }
 
 # fuzz runs each target for FUZZ_SECONDS with FUZZ_WORKERS workers, all of them even when one fails, and names the failed.
+
+deb() {
+	find_go
+	build_nimbrel
+	as_builder rm -rf build/man
+	as_builder mkdir -p build/man
+	as_builder bin/nimbrel man build/man
+	as_builder gzip -9n build/man/*.1
+	as_builder go -C tools build -buildvcs=false -o "$ROOT/build/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
+	as_builder env "VERSION=$(deb_version)" "ARCH=$(go env GOARCH)" build/nfpm package --config packaging/nfpm.yaml --packager deb --target build/
+}
+
+# deb_version is the version in the form of Debian, which begins with a digit and sorts: a tag, or the day and the commit.
+deb_version() {
+	local v; v=$(version); v=${v#v}
+	case $v in
+	[0-9]*.*) printf '%s' "$v" | tr -- - + ;;
+	*) printf '0~%s+%s' "$(as_builder git log -1 --format=%cd --date=format:%Y%m%d)" "$(printf '%s' "$v" | tr -- - +)" ;;
+	esac
+}
+
 fuzz() { # fuzz [FOLDER...]
 	find_go
 	local folder target log failed=()

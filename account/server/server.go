@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -226,10 +228,19 @@ func (s *Service) Quotas(ctx context.Context, a ids.Account) ([]account.QuotaSta
 	return out, nil
 }
 
+func quotaNames() string {
+	var names []string
+	for q := range account.DefaultQuotas() {
+		names = append(names, string(q))
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
 // SetQuota changes a limit. See account.Service.
 func (s *Service) SetQuota(ctx context.Context, a ids.Account, q account.Quota, limit int64) error {
 	if _, known := account.DefaultQuotas()[q]; !known || limit < 0 || limit > account.MaxQuota {
-		return &account.InvalidError{Param: "Quota", Value: fmt.Sprintf("%s=%d", q, limit), Reason: "want a known quota and a limit of 0 or more"}
+		return &account.InvalidError{Param: "Quota", Value: fmt.Sprintf("%s=%d", q, limit), Reason: "want one of " + quotaNames() + ", and a limit of 0 or more"}
 	}
 	_, err := s.db.Transact(ctx, func(tx *store.Tx) error {
 		accountrows.ExpectAccount(tx, a)

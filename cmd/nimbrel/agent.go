@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/enroll"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/agent"
@@ -99,6 +101,9 @@ func (f *agentFlags) run(ctx context.Context) error {
 		return err
 	}
 	f.settings.record(o.Log)
+	if err := f.preflight(); err != nil {
+		return err
+	}
 	if o.Identity, err = f.identity(ctx, id); err != nil {
 		return err
 	}
@@ -106,6 +111,20 @@ func (f *agentFlags) run(ctx context.Context) error {
 		return agent.Run(ctx, o)
 	}
 	return f.runObserved(ctx, o)
+}
+
+// preflight refuses a machine that cannot run real guests before a join token is spent on it.
+func (f *agentFlags) preflight() error {
+	if f.driver != agent.DriverQEMU {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("real guests need root, for users, limits and networks of their own: run the agent as root, or with --driver fake for simulated guests")
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		return fmt.Errorf("real guests need QEMU: %w: run `apt-get install qemu-system-x86 qemu-utils`; `nimbrel doctor` says what else is missing", err)
+	}
+	return nil
 }
 
 // runObserved runs the agent with its metrics. An address that cannot be listened on is an error before anything runs.
@@ -182,14 +201,33 @@ func (f *agentFlags) identity(ctx context.Context, id ids.Host) (*enroll.Identit
 	if identity, err := enroll.LoadIdentity(dir); err == nil {
 		return identity, nil
 	}
-	fingerprint, token, ok := strings.Cut(f.join, ".")
-	if !ok || f.server == "" {
+	if f.join == "" || f.server == "" {
 		return nil, fmt.Errorf("this host has not joined: give it --server and a --join token from `nimbrel token`")
 	}
+	fingerprint, token, ok := strings.Cut(f.join, ".")
+	if !ok {
+		return nil, fmt.Errorf("--join: this is no token: want the fingerprint, a dot and the secret, whole, as `nimbrel token` prints them")
+	}
 	if err := enroll.Join(ctx, f.server, token, fingerprint, dir, host.DocHost(id)); err != nil {
-		return nil, err
+		return nil, adviseJoin(err, f.server)
 	}
 	return enroll.LoadIdentity(dir)
+}
+
+// adviseJoin says what to do about a server that did not take this host in.
+func adviseJoin(err error, server string) error {
+	unreachable := (*net.OpError)(nil)
+	switch {
+	case errors.Is(err, dispatch.ErrTargetExists):
+		return fmt.Errorf("%w: a host that has joined before joins again with a token of `nimbrel token --host HOST`", err)
+	case errors.Is(err, dispatch.ErrTokenInvalid):
+		return fmt.Errorf("%w: make a new token with `nimbrel token`; one lasts an hour and works once", err)
+	case errors.As(err, &unreachable) && unreachable.Op == "dial":
+		return fmt.Errorf("%w: --server wants the address of the server's host link, which `nimbrel token` prints; is the server up, its --link more than loopback, and no firewall between? (%s)", err, server)
+	case strings.Contains(err.Error(), "fingerprint"):
+		return fmt.Errorf("%w: the token is of another cloud, or something between answers for the server: make the token on the server that --server names", err)
+	}
+	return err
 }
 
 // hostID reads this host's id, or makes it at the first start.

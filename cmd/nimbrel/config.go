@@ -26,6 +26,8 @@ const (
 	// variableNote and secretNote annotate flags: another variable than the usual one, and a value that is never shown.
 	variableNote = "nimbrel-variable"
 	secretNote   = "nimbrel-secret"
+	// sourceNote says where a value that no flag gave comes from.
+	sourceNote = "nimbrel-source"
 
 	redacted = "(redacted)"
 )
@@ -100,14 +102,24 @@ func (s *settings) load(file string, variable func(string) (string, bool)) error
 				return fmt.Errorf("read variable %s: %w", variableOf(f), err)
 			}
 			f.Changed = true
+			from(f, fromVariable)
 		case inFile:
 			if err := assign(f, value); err != nil {
 				return fmt.Errorf("read %s: key %s: %w", file, f.Name, err)
 			}
 			f.Changed = true
+			from(f, fromFile)
 		}
 	}
 	return nil
+}
+
+// from notes where a flag's value comes from.
+func from(f *pflag.Flag, where string) {
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[sourceNote] = []string{where}
 }
 
 // read parses the file and refuses a key that is no flag.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -57,7 +56,7 @@ type controlPlane struct {
 // openControlPlane opens or makes a control plane in dir.
 func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *controlPlane, err error) {
 	surroundings := env.System()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := openStateDir(dir); err != nil {
 		return nil, err
 	}
 	key, err := rootkey.Open(filepath.Join(dir, "root.key"), surroundings.Random)
@@ -151,10 +150,13 @@ type joiner struct {
 	address string // of the host link
 }
 
-// CreateToken makes a token for one new host.
-func (j joiner) CreateToken(ctx context.Context, _ string, ttl time.Duration) (string, time.Time, error) {
-	now := time.Now()
-	token, err := links.CreateToken(ctx, j.plane.db, host.DocHostPrefix(), ttl, now)
+// CreateToken makes a token for one new host, or for known to take its own place with a new key.
+func (j joiner) CreateToken(ctx context.Context, _ string, known ids.Host, ttl time.Duration) (string, time.Time, error) {
+	now, target := time.Now(), host.DocHostPrefix()
+	if known != "" {
+		target = host.DocHost(known)
+	}
+	token, err := links.CreateToken(ctx, j.plane.db, target, ttl, now)
 	if err != nil {
 		return "", time.Time{}, err
 	}

@@ -42,7 +42,7 @@ func status(err error) int {
 	case errors.Is(err, cli.ErrFindings), errors.Is(err, doctor.ErrMissing):
 		return 1 // each has been printed
 	}
-	fmt.Fprintln(os.Stderr, "error:", err)
+	fmt.Fprintln(os.Stderr, "error:", advise(err))
 	return 1
 }
 
@@ -55,7 +55,7 @@ func root() *cobra.Command {
 	images := imagetool.Command()
 	images.Short = "Build, import and list images"
 	images.AddCommand(cli.ImageCommands()...)
-	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(), doctor.Command(), manCommand(cmd))
+	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(), doctor.Command(), configCommand(), bundleCommand(), manCommand(cmd))
 	cmd.AddCommand(cli.Commands()...)
 	return cmd
 }

@@ -153,14 +153,14 @@ func TestSyncHistogram(t *testing.T) {
 
 func TestMetricsStayOnLoopback(t *testing.T) {
 	for _, f := range []serverFlags{
-		{zones: 1, listen: "127.0.0.1:1", metrics: "0.0.0.0:1"},
-		{zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1"},
+		{region: "us-nimbrel-1", zones: 1, listen: "127.0.0.1:1", metrics: "0.0.0.0:1"},
+		{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1"},
 	} {
 		if err := f.Validate(); err == nil {
 			t.Errorf("%+v: accepted", f)
 		}
 	}
-	open := serverFlags{zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true}
+	open := serverFlags{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true}
 	if err := open.Validate(); err != nil {
 		t.Error(err)
 	}

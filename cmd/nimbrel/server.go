@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"syscall"
 
@@ -59,24 +60,35 @@ func (f *serverFlags) Validate() error {
 	if f.zones < 1 || f.zones > 16 {
 		return fmt.Errorf("--zones %d: want 1 to 16", f.zones)
 	}
-	if err := loopback(f.listen); err != nil && !f.insecure {
+	if !regionShape.MatchString(f.region) {
+		return fmt.Errorf("--region %q: want a name of AWS's shape, such as us-nimbrel-1: clients make zones and signatures of it", f.region)
+	}
+	if err := loopback(f.listen); errors.Is(err, errBeyond) && !f.insecure {
 		return fmt.Errorf("--listen %w: put a TLS proxy in front of it, or agree with --insecure", err)
+	} else if err != nil && !errors.Is(err, errBeyond) {
+		return fmt.Errorf("--listen %w", err)
 	}
 	if err := loopback(f.metrics); err != nil {
-		return fmt.Errorf("--metrics %w", err)
+		return fmt.Errorf("--metrics %w: profiles and metrics are for this machine; give 127.0.0.1 and a port", err)
 	}
 	return f.limits.Validate()
 }
 
+// regionShape is what clients take for a region.
+var regionShape = regexp.MustCompile(`^[a-z]{2,}(-[a-z0-9]+)*-[a-z]+-[0-9]+$`)
+
+// errBeyond says that other machines reach an address.
+var errBeyond = errors.New("is not a loopback address")
+
 func loopback(address string) error {
 	name, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%q: want address:port: %w", address, err)
+		return fmt.Errorf("%q: want address:port, such as 127.0.0.1:8773 (%w)", address, err)
 	}
 	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%s is not a loopback address", address)
+	return fmt.Errorf("%s %w", address, errBeyond)
 }
 
 func (f *serverFlags) zoneNames() []string {
@@ -135,8 +147,14 @@ func (f *serverFlags) serve(ctx context.Context, plane *controlPlane, log *slog.
 
 func listen(flag, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	missing := (*net.DNSError)(nil)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
 		err = fmt.Errorf("%w: stop what uses it, or choose another with %s (`nimbrel dev up`: --port)", err, flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &missing):
+		err = fmt.Errorf("%w: %s wants an address that this machine has: `ip -brief address` lists them", err, flag)
+	case errors.Is(err, os.ErrPermission):
+		err = fmt.Errorf("%w: ports below 1024 need root: choose a higher one with %s", err, flag)
 	}
 	return l, err
 }

@@ -255,6 +255,9 @@ func (v *CreateAccountInput) conform(c *awsjson.Check, at string) {
 func (v *CreateAccountOutput) conform(*awsjson.Check, string) {}
 
 func (v *CreateJoinTokenInput) conform(c *awsjson.Check, at string) {
+	if len(v.HostId) > 0 {
+		c.Length(at+"hostId", len(v.HostId), 3, 64)
+	}
 	awsjson.OneOf(c, at+"role", v.Role, AllJoinRole)
 	if v.TtlSeconds != nil {
 		c.Range(at+"ttlSeconds", int64(*v.TtlSeconds), 60, 604800)

@@ -54,6 +54,7 @@ type CreateAccountOutput struct {
 }
 
 type CreateJoinTokenInput struct {
+	HostId     string   `json:"hostId,omitempty"` // A host that has joined before and is to join again, with a new key; absent for a new machine.
 	Role       JoinRole `json:"role"`
 	TtlSeconds *int32   `json:"ttlSeconds,omitempty"` // For how long it can be used; 3600 when absent.
 }

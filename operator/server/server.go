@@ -38,8 +38,8 @@ const DefaultTokenTTL = time.Hour
 
 // Joiner makes join tokens for machines.
 type Joiner interface {
-	// CreateToken makes a token for one machine of a role ("host").
-	CreateToken(ctx context.Context, role string, ttl time.Duration) (token string, expires time.Time, err error)
+	// CreateToken makes a token for one new machine of a role ("host"), or for known to join again with a new key.
+	CreateToken(ctx context.Context, role string, known ids.Host, ttl time.Duration) (token string, expires time.Time, err error)
 	// Fingerprint is the SHA-256 of the server's CA certificate, in hexadecimal.
 	Fingerprint() string
 	// Address is where machines dial.
@@ -189,8 +189,16 @@ func (a *api) CreateJoinToken(ctx context.Context, in *operatorgen.CreateJoinTok
 	if in.TtlSeconds != nil {
 		ttl = time.Duration(*in.TtlSeconds) * time.Second
 	}
-	token, expires, err := a.Joiner.CreateToken(ctx, string(in.Role), ttl)
-	a.audit(ctx, "CreateJoinToken", string(in.Role), err)
+	known, subject := ids.Host(""), string(in.Role)
+	if in.HostId != "" {
+		h, err := a.host(ctx, in.HostId)
+		if err != nil {
+			return nil, err
+		}
+		known, subject = h.ID, string(h.ID)
+	}
+	token, expires, err := a.Joiner.CreateToken(ctx, string(in.Role), known, ttl)
+	a.audit(ctx, "CreateJoinToken", subject, err)
 	if err != nil {
 		return nil, explain(err)
 	}

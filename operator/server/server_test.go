@@ -59,8 +59,8 @@ func (b *logBuffer) String() string {
 
 type joiner struct{ now time.Time }
 
-func (j joiner) CreateToken(_ context.Context, role string, ttl time.Duration) (string, time.Time, error) {
-	return role + "-token", j.now.Add(ttl), nil
+func (j joiner) CreateToken(_ context.Context, role string, known ids.Host, ttl time.Duration) (string, time.Time, error) {
+	return role + "-token" + string(known), j.now.Add(ttl), nil
 }
 func (joiner) Fingerprint() string { return "abcd" }
 func (joiner) Address() string     { return "192.0.2.1:8774" }
@@ -210,7 +210,13 @@ func TestAccountsAndQuotas(t *testing.T) {
 	if token.Token != "host-token" || token.ExpiresAtMs != started.Add(time.Hour).UnixMilli() || token.CaFingerprint != "abcd" {
 		t.Errorf("token %+v", token)
 	}
-	if log := o.log.String(); strings.Count(log, "msg=audit") != 4 || strings.Contains(log, "host-token") {
+	again := must[*operatorgen.CreateJoinTokenOutput](t)(o.CreateJoinToken(o.ctx, &operatorgen.CreateJoinTokenInput{Role: operatorgen.JoinRoleHost, HostId: "fake-0"}))
+	if want := "host-token" + string(computetest.Info(0, computetest.Zone).ID); again.Token != want {
+		t.Errorf("token of a known host %s, want %s", again.Token, want)
+	}
+	_, err = o.CreateJoinToken(o.ctx, &operatorgen.CreateJoinTokenInput{Role: operatorgen.JoinRoleHost, HostId: "no-such"})
+	wantCode(t, err, operatorgen.CodeNotFound)
+	if log := o.log.String(); strings.Count(log, "msg=audit") != 5 || strings.Contains(log, "host-token") {
 		t.Errorf("audit log: %s", log)
 	}
 }
