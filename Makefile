@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-host clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-compute: ## launches per second and conflicts of 64 concurrent launchers o
 
 bench-store: ## the store's hot-key figures against its engine
 	@scripts/run.sh bench-store
+
+bench-host: ## what an agent's end costs its guests: lost packets, time to take 100 guests over
+	@scripts/run.sh bench-host
 
 clean: ## remove what builds made (never a running cloud)
 	@rm -rf bin build
