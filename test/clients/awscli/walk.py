@@ -100,6 +100,17 @@ def images():
     refused("InvalidAMIID.NotFound", "describe-images", "--image-ids", "ami-0123456789abcdef0")
 
 
+def registration():
+    location = ec2("describe-images", "--image-ids", made["image"])["Images"][0]["ImageLocation"]
+    own = ec2("register-image", "--name", RUN, "--image-location", location, "--architecture", "x86_64")["ImageId"]
+    walk.undo(ec2, "deregister-image", "--image-id", own)
+    ec2("modify-image-attribute", "--image-id", own, "--launch-permission", "Add=[{Group=all}]")
+    same(ec2("describe-image-attribute", "--image-id", own, "--attribute", "launchPermission")["LaunchPermissions"], [{"Group": "all"}])
+    ec2("reset-image-attribute", "--image-id", own, "--attribute", "launchPermission")
+    ec2("deregister-image", "--image-id", own)
+    same(ec2("describe-images", "--owners", "self")["Images"], [])
+
+
 def launch():
     words = ("run-instances", "--image-id", made["image"], "--instance-type", "nb1.tiny", "--count", "2", "--key-name", "awscli", "--subnet-id", made["subnet"],
              "--security-group-ids", made["group"], "--user-data", "#!/bin/sh", "--client-token", str(uuid.uuid4()), "--metadata-options", "HttpTokens=required",
@@ -174,4 +185,4 @@ def subnet_gone():
     return True
 
 
-sys.exit(walk.run(places, keys, networks, groups, images, launch, describe, attributes, power, tags, ends))
+sys.exit(walk.run(places, keys, networks, groups, images, registration, launch, describe, attributes, power, tags, ends))

@@ -161,6 +161,24 @@ def images():
     refused("InvalidAMIID.Malformed", ec2.describe_images, ImageIds=["ami-xyz"])
 
 
+def registration():
+    """An image of one's own, of content that the cloud has; shared, taken back, deregistered."""
+    base = ec2.describe_images(ImageIds=[made["image"]])["Images"][0]
+    root = base["BlockDeviceMappings"][0]
+    mapping = [{"DeviceName": root["DeviceName"], "Ebs": {"SnapshotId": root["Ebs"]["SnapshotId"], "VolumeSize": 2}}]
+    own = ec2.register_image(Name=RUN, Architecture="x86_64", RootDeviceName=base["RootDeviceName"], BlockDeviceMappings=mapping, VirtualizationType="hvm")["ImageId"]
+    walk.undo(ec2.deregister_image, ImageId=own)
+    wait("image_available", ImageIds=[own])
+    same([i["ImageId"] for i in ec2.describe_images(Owners=["self"])["Images"]], [own])
+    refused("InvalidAMIName.Duplicate", ec2.register_image, Name=RUN, BlockDeviceMappings=mapping)
+    ec2.modify_image_attribute(ImageId=own, LaunchPermission={"Add": [{"Group": "all"}]})
+    same(ec2.describe_image_attribute(ImageId=own, Attribute="launchPermission")["LaunchPermissions"], [{"Group": "all"}])
+    ec2.reset_image_attribute(ImageId=own, Attribute="launchPermission")
+    same(ec2.describe_image_attribute(ImageId=own, Attribute="launchPermission")["LaunchPermissions"], [])
+    ec2.deregister_image(ImageId=own)
+    refused("InvalidAMIID.NotFound", ec2.deregister_image, ImageId=own)
+
+
 def launch():
     parameters = {
         "ImageId": made["image"], "InstanceType": "nb1.tiny", "MinCount": 7, "MaxCount": 7, "KeyName": "boto3", "SubnetId": made["subnet"],
@@ -322,4 +340,4 @@ def served(call):
     return True
 
 
-sys.exit(walk.run(places, keys, networks, groups, images, launch, describe, attributes, power, tags, ends, waiters))
+sys.exit(walk.run(places, keys, networks, groups, images, registration, launch, describe, attributes, power, tags, ends, waiters))

@@ -44,7 +44,7 @@ func main() {
 	l := &life{Walk: steps.Walk{Client: "gosdk"}, ec2: ec2.NewFromConfig(settings), sts: sts.NewFromConfig(settings)}
 	l.Main([]steps.Step{
 		{Name: "places", Do: l.places}, {Name: "keys", Do: l.keys}, {Name: "networks", Do: l.networks}, {Name: "groups", Do: l.groups},
-		{Name: "images", Do: l.images}, {Name: "launch", Do: l.launch}, {Name: "describe", Do: l.describe}, {Name: "attributes", Do: l.attributes},
+		{Name: "images", Do: l.images}, {Name: "registration", Do: l.registration}, {Name: "launch", Do: l.launch}, {Name: "describe", Do: l.describe}, {Name: "attributes", Do: l.attributes},
 		{Name: "power", Do: l.power}, {Name: "tags", Do: l.tags}, {Name: "ends", Do: l.ends},
 	}...)
 }

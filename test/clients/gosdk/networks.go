@@ -144,3 +144,36 @@ func (l *life) images(ctx context.Context) error {
 	_, err = l.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{noImage}})
 	return steps.Refused("InvalidAMIID.NotFound", err)
 }
+
+// registration makes an image of one's own of content that the cloud has, shares it, and removes it.
+func (l *life) registration(ctx context.Context) error {
+	base, err := l.ec2.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{l.image}})
+	if err != nil {
+		return err
+	}
+	made, err := l.ec2.RegisterImage(ctx, &ec2.RegisterImageInput{Name: &run, ImageLocation: base.Images[0].ImageLocation, Architecture: "x86_64"})
+	if err != nil {
+		return err
+	}
+	l.Undo(func(ctx context.Context) error { return l.deregister(ctx, made.ImageId) })
+	everybody := &types.LaunchPermissionModifications{Add: []types.LaunchPermission{{Group: "all"}}}
+	if _, err := l.ec2.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: made.ImageId, LaunchPermission: everybody}); err != nil {
+		return err
+	}
+	shown, err := l.ec2.DescribeImageAttribute(ctx, &ec2.DescribeImageAttributeInput{ImageId: made.ImageId, Attribute: "launchPermission"})
+	if err != nil {
+		return err
+	}
+	if err := steps.Same("launch permissions", shown.LaunchPermissions, everybody.Add); err != nil {
+		return err
+	}
+	if err := l.deregister(ctx, made.ImageId); err != nil {
+		return err
+	}
+	return steps.Refused("InvalidAMIID.NotFound", l.deregister(ctx, made.ImageId))
+}
+
+func (l *life) deregister(ctx context.Context, id *string) error {
+	_, err := l.ec2.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id})
+	return err
+}

@@ -83,6 +83,18 @@ const steps = {
     await refused("InvalidAMIID.NotFound", ec2.describeImages({ ImageIds: ["ami-0123456789abcdef0"] }));
   },
 
+  async registration() {
+    const base = (await ec2.describeImages({ ImageIds: [made.image] })).Images[0];
+    const own = (await ec2.registerImage({ Name: run, ImageLocation: base.ImageLocation, Architecture: "x86_64", RootDeviceName: base.RootDeviceName })).ImageId;
+    undos.push(() => ec2.deregisterImage({ ImageId: own }));
+    await sdk.waitUntilImageAvailable(waiting, { ImageIds: [own] });
+    await ec2.modifyImageAttribute({ ImageId: own, LaunchPermission: { Add: [{ Group: "all" }] } });
+    const shown = await ec2.describeImageAttribute({ ImageId: own, Attribute: "launchPermission" });
+    assert.deepEqual(shown.LaunchPermissions, [{ Group: "all" }]);
+    await ec2.deregisterImage({ ImageId: own });
+    await refused("InvalidAMIID.NotFound", ec2.deregisterImage({ ImageId: own }));
+  },
+
   async launch() {
     const request = {
       ImageId: made.image, InstanceType: "nb1.tiny", MinCount: 6, MaxCount: 6, KeyName: "js", SubnetId: made.subnet, SecurityGroupIds: [made.group],
