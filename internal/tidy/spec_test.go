@@ -58,9 +58,12 @@ func checkSpec(text string, exists map[string]bool) (found []problem) {
 var (
 	testFunction = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]*)\(`)
 	demoCheck    = regexp.MustCompile(`\.check\("([a-z_]+)"`)
+	guestCheck   = regexp.MustCompile(`\.guest\(ctx, "([a-z_]+)"`)
+	clientFolder = regexp.MustCompile(`^test/clients/([a-z0-9]+)/(?:main\.go|walk\.[a-z]+)$`)
 )
 
-// enforcers are the tests of the tree as package.TestName, and the checks of the demonstration as demo.name.
+// enforcers are the tests of the tree as package.TestName, the checks of the demonstration as demo.name, of the Debian image
+// as cloudinit.firmware, and the clients' walks as clients.name.
 func enforcers(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -71,6 +74,11 @@ func enforcers(t *testing.T) map[string]bool {
 		case strings.HasSuffix(path, "_test.go"):
 		case dir == "test/demo" && strings.HasSuffix(path, ".go"):
 			pattern, prefix = demoCheck, "demo"
+		case dir == "test/cloudinit" && strings.HasSuffix(path, ".go"):
+			pattern, prefix = guestCheck, "cloudinit"
+		case clientFolder.MatchString(path):
+			all["clients."+clientFolder.FindStringSubmatch(path)[1]] = true
+			continue
 		default:
 			continue
 		}
