@@ -34,7 +34,9 @@ type stack struct {
 }
 
 func main() {
-	settings, err := config.LoadDefaultConfig(context.Background(), config.WithRetryMaxAttempts(1))
+	// The SDK's retries stay on: it now and then closes a connection while it reads a whole answer from it (aws-sdk-go-v2
+	// issue 2737), and its own remedy is to retry.
+	settings, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
