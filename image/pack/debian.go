@@ -36,8 +36,10 @@ const rootGUIDLower = "6e696d62-7265-4c00-8000-000000000001"
 // debianFiles configure the tree as the cloud image is. The list of data sources is Debian's own, so that cloud-init has to
 // find out by itself where it runs.
 var debianFiles = map[string]string{
-	"etc/fstab": "PARTUUID=" + rootGUIDLower + " / ext4 rw,discard,errors=remount-ro 0 1\n" +
-		"PARTUUID=" + strings.ToLower(espGUID) + " /boot/efi vfat defaults 0 0\n",
+	"etc/fstab": "PARTUUID=" + rootGUIDLower + " / ext4 rw,discard,errors=remount-ro,x-systemd.device-timeout=600 0 1\n" +
+		// Debian names no device-timeout and no nofail. An emulated guest's udev may need longer than systemd waits by itself, and
+		// nothing of a boot needs the ESP mounted.
+		"PARTUUID=" + strings.ToLower(espGUID) + " /boot/efi vfat defaults,nofail 0 0\n",
 	"etc/cloud/cloud.cfg.d/90_dpkg.cfg": "datasource_list: [ NoCloud, ConfigDrive, OpenNebula, DigitalOcean, Azure, AltCloud, OVF, MAAS, GCE, OpenStack, " +
 		"CloudSigma, SmartOS, Bigstep, Scaleway, AliYun, Ec2, CloudStack, Hetzner, IBMCloud, Oracle, Exoscale, RbxCloud, UpCloud, VMware, Vultr, LXD, NWCS, None ]\n",
 	"etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": "apt_preserve_sources_list: true\nmanage_etc_hosts: true\n",
