@@ -11,7 +11,10 @@ func elsewhere(context.Context, Options) Finding {
 	return fallback("not looked for: no Linux", simulated, "run hosts on Linux")
 }
 
-var kernel, kernelTypes, programTypes, tapDevice, vxlan, accelerator, cgroups, userNamespaces, memory = elsewhere, elsewhere, elsewhere, elsewhere, elsewhere, elsewhere, elsewhere, elsewhere, elsewhere
+var (
+	kernel, kernelTypes, programTypes, tapDevice, vxlan = elsewhere, elsewhere, elsewhere, elsewhere, elsewhere
+	accelerator, cgroups, userNamespaces, memory        = elsewhere, elsewhere, elsewhere, elsewhere
+)
 
 func openFiles(context.Context, Options) Finding { return ok("not looked at") }
 func diskSpace(context.Context, Options) Finding { return ok("not looked at") }
