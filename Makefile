@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 deb clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 deb test-clients e2e-cloudinit clean
 
 help: ## this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## bring up a two-host cloud, launch two VMs with the aws CLI, prove what passes between them
 	@scripts/demo.sh
@@ -16,6 +16,12 @@ down: ## end the cloud of `make demo` and remove everything it made
 
 test: ## install what the tests need and run all of them, real VMs included
 	@scripts/test.sh
+
+test-clients: ## walk boto3, aws CLI, Go and JavaScript SDK, Terraform's sequences and Ansible through an instance's life
+	@scripts/clients.sh $(CLIENTS)
+
+e2e-cloudinit: ## build a Debian cloud-style image, boot it by BIOS and UEFI, look for cloud-init's traces
+	@scripts/cloudinit.sh
 
 build: ## build bin/nimbrel
 	@scripts/run.sh build

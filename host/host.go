@@ -62,6 +62,8 @@ type Instance struct {
 	MetadataDisabled       bool              `cbor:"26,keyasint,omitempty"`
 	GroupNames             []string          `cbor:"27,keyasint,omitempty"`
 	Tags                   map[string]string `cbor:"28,keyasint,omitempty"` // only those that metadata may show
+
+	UEFI bool `cbor:"29,keyasint,omitempty"` // the image boots by UEFI; otherwise by BIOS
 }
 
 // Validate refuses an instance that a host must not act on. It is the host's own last check: ids become file names.

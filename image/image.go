@@ -54,6 +54,9 @@ type Image struct {
 	Tags           map[string]string
 }
 
+// UEFI tells whether instances boot by UEFI: hosts have it, so an image that prefers it gets it.
+func (i *Image) UEFI() bool { return i.BootMode == "uefi" || i.BootMode == "uefi-preferred" }
+
 // MinDiskGiB is the smallest root disk that holds the image.
 func (i *Image) MinDiskGiB() int {
 	const gib = 1 << 30

@@ -64,6 +64,7 @@ type Instance struct {
 	Region        string                   `cbor:"44,keyasint"`
 	TerminatedMs  int64                    `cbor:"45,keyasint,omitempty"`
 	Rebooted      bool                     `cbor:"46,keyasint,omitempty"` // the host has executed RebootID
+	UEFI          bool                     `cbor:"47,keyasint,omitempty"` // the image's boot mode; BIOS otherwise
 }
 
 // Reason is a compute.Reason as stored.
@@ -197,7 +198,7 @@ func (i *Instance) Item() host.Instance {
 	return host.Instance{
 		ID: i.ID, Account: i.Account, Generation: i.Generation, Power: i.Power, RebootID: i.RebootID,
 		Type: i.Type, VCPUs: i.VCPUs, MemoryMiB: int(i.Size.MemoryMiB) - compute.GuestOverheadMiB, Zone: i.Zone, Region: i.Region,
-		Image: i.Image, ImageSHA256: i.ImageSHA256, ImageBytes: i.ImageBytes,
+		Image: i.Image, ImageSHA256: i.ImageSHA256, ImageBytes: i.ImageBytes, UEFI: i.UEFI,
 		RootVolume: i.RootVolume, RootDiskGiB: i.RootDiskGiB, DeleteRootOnTermination: !i.KeepRoot,
 		Interfaces: []ids.Interface{i.Interface}, Reservation: i.Reservation, LaunchIndex: i.LaunchIndex,
 		LaunchTimeMs: i.LaunchedMs, UserData: i.UserData, KeyName: i.KeyName, PublicKey: i.PublicKey,

@@ -285,7 +285,7 @@ func (l *launch) row(m *computerows.Moment, reservation ids.Reservation, index i
 		KeyName:    l.key.Name, PublicKey: l.key.PublicKey, UserData: r.UserData,
 		Metadata:  computerows.Metadata{TokensRequired: r.Metadata.TokensRequired, HopLimit: max(r.Metadata.HopLimit, 1), Disabled: r.Metadata.Disabled},
 		Protected: r.DisableAPITermination, OnShutdown: r.ShutdownBehavior,
-		Image: l.image.ID, ImageSHA256: l.image.SHA256, ImageBytes: l.image.Bytes, Architecture: l.image.Architecture,
+		Image: l.image.ID, ImageSHA256: l.image.SHA256, ImageBytes: l.image.Bytes, Architecture: l.image.Architecture, UEFI: l.image.UEFI(),
 		RootDevice: l.image.RootDeviceName, RootVolume: ids.New[ids.Volume](m.Random), RootDiskGiB: l.diskGiB, KeepRoot: r.RootDisk.Keep,
 		Token: r.ClientToken,
 	}

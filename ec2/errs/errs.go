@@ -48,9 +48,13 @@ func Status(code string) (int, bool) {
 // DryRun is what a handler returns once a request with DryRun has passed authorization and validation, before any effect.
 var DryRun = New(DryRunOperation, "Request would have succeeded, but DryRun flag is set.")
 
+// notInRegion is how EC2 words what a region lacks. Clients look for these words and go on without: Ansible's modules ask
+// every VPC for its ClassicLink.
+const notInRegion = "The functionality you requested is not available in this region."
+
 // Unsupported answers an action that the API knows and this cloud does not offer.
 func Unsupported(action string) *Error {
-	return New(UnsupportedOperation, "The action %s is not offered by this cloud.", action)
+	return New(UnsupportedOperation, notInRegion+" The action %s is not offered by this cloud.", action)
 }
 
 // Invalid says that a parameter's value cannot be used, and why. The parameter is spelled as the client sent it.

@@ -92,3 +92,12 @@ func TestError(t *testing.T) {
 	}()
 	_ = New("NoSuchCode", "x")
 }
+
+// TestUnsupportedInEC2sWords holds the words by which Ansible's amazon.aws tells a region without a feature from a failure.
+func TestUnsupportedInEC2sWords(t *testing.T) {
+	e := Unsupported("DescribeVpcClassicLink")
+	if e.Code != UnsupportedOperation || !strings.Contains(e.Message, "The functionality you requested is not available in this region.") ||
+		!strings.Contains(e.Message, "DescribeVpcClassicLink") {
+		t.Errorf("%s: %s", e.Code, e.Message)
+	}
+}

@@ -165,7 +165,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 	spec := vm.Spec{
 		Dir: w.dir, ID: item.ID, Generation: item.Generation, VCPUs: item.VCPUs, MemoryMiB: item.MemoryMiB, Product: item.Type,
 		Disk: vm.Disk{Base: image, BaseFormat: "raw", SizeBytes: uint64(item.RootDiskGiB) << 30, Serial: diskSerial(item)},
-		NICs: nics, UID: uid,
+		NICs: nics, UID: uid, Firmware: firmware(item),
 	}
 	return w.boot(ctx, spec)
 }
@@ -204,6 +204,13 @@ func (w *worker) image(ctx context.Context, item *host.Instance) (string, error)
 		return "", err
 	}
 	return path, w.agent.images.Pin(item.ImageSHA256, filepath.Join(w.dir, baseFile))
+}
+
+func firmware(item *host.Instance) vm.Firmware {
+	if item.UEFI {
+		return vm.UEFI
+	}
+	return vm.BIOS
 }
 
 // diskSerial is the volume's id without its hyphen, as EC2 shows it, cut to what the device holds.

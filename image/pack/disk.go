@@ -52,6 +52,11 @@ type disk struct {
 }
 
 func (d *disk) make(ctx context.Context, root tree) error {
+	return d.assemble(ctx, func(ctx context.Context, p gpt.Partition) error { return d.writeRoot(ctx, p, root) })
+}
+
+// assemble lays the disk out; fillRoot makes the root file system.
+func (d *disk) assemble(ctx context.Context, fillRoot func(context.Context, gpt.Partition) error) error {
 	file, err := os.OpenFile(d.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {
 		return err
@@ -62,7 +67,7 @@ func (d *disk) make(ctx context.Context, root tree) error {
 	}
 	table := d.table()
 	// The file system tools go first: they would otherwise be free to overwrite what follows.
-	if err := d.writeRoot(ctx, table.Partitions[0], root); err != nil {
+	if err := fillRoot(ctx, table.Partitions[0]); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	if err := d.writeESP(ctx, table.Partitions[14]); err != nil {
@@ -96,11 +101,9 @@ func (d *disk) table() *gpt.Table {
 // writeRoot makes the ext4 file system from a staging directory and then corrects owners, modes and times in it.
 func (d *disk) writeRoot(ctx context.Context, p gpt.Partition, root tree) error {
 	stage := filepath.Join(d.work, "stage")
-	config := filepath.Join(d.work, "mke2fs.conf")
 	script := filepath.Join(d.work, "debugfs")
 	defer func() {
 		os.RemoveAll(stage)
-		os.Remove(config)
 		os.Remove(script)
 	}()
 	if err := os.Mkdir(stage, 0o755); err != nil {
@@ -109,23 +112,29 @@ func (d *disk) writeRoot(ctx context.Context, p gpt.Partition, root tree) error 
 	if err := root.stage(stage); err != nil {
 		return err
 	}
-	if err := os.WriteFile(config, []byte(mke2fsConfig), 0o644); err != nil {
-		return err
-	}
-	offset := p.First * gpt.SectorBytes
-	// The size must be given: otherwise the file system runs over the backup table at the disk's end.
-	_, err := run(ctx, "", []string{"MKE2FS_CONFIG=" + config}, d.tools["mke2fs"],
-		"-q", "-F", "-t", "ext4", "-L", rootLabel, "-U", rootUUID, "-J", "size=8", "-m", "1", "-d", stage,
-		"-E", fmt.Sprintf("offset=%d,root_owner=0:0,hash_seed=%s,lazy_itable_init=1,lazy_journal_init=1", offset, rootUUID),
-		d.path, fmt.Sprintf("%dK", p.Sectors()*gpt.SectorBytes/1024))
-	if err != nil {
+	if err := d.makeExt4(ctx, p, stage); err != nil {
 		return err
 	}
 	fix := tree{{path: "", mode: typeDir | 0o755}, {path: "lost+found", mode: typeDir | 0o700}}
 	if err := os.WriteFile(script, append(fix.debugfsScript(), root.debugfsScript()...), 0o644); err != nil {
 		return err
 	}
-	_, err = run(ctx, "", nil, d.tools["debugfs"], "-w", "-f", script, fmt.Sprintf("%s?offset=%d", d.path, offset))
+	_, err := run(ctx, "", nil, d.tools["debugfs"], "-w", "-f", script, fmt.Sprintf("%s?offset=%d", d.path, p.First*gpt.SectorBytes))
+	return err
+}
+
+// makeExt4 makes a file system in the partition that holds what is below from, with its owners and modes.
+func (d *disk) makeExt4(ctx context.Context, p gpt.Partition, from string) error {
+	config := filepath.Join(d.work, "mke2fs.conf")
+	defer os.Remove(config)
+	if err := os.WriteFile(config, []byte(mke2fsConfig), 0o644); err != nil {
+		return err
+	}
+	// The size must be given: otherwise the file system runs over the backup table at the disk's end.
+	_, err := run(ctx, "", []string{"MKE2FS_CONFIG=" + config}, d.tools["mke2fs"],
+		"-q", "-F", "-t", "ext4", "-L", rootLabel, "-U", rootUUID, "-J", "size=8", "-m", "1", "-d", from,
+		"-E", fmt.Sprintf("offset=%d,root_owner=0:0,hash_seed=%s,lazy_itable_init=1,lazy_journal_init=1", p.First*gpt.SectorBytes, rootUUID),
+		d.path, fmt.Sprintf("%dK", p.Sectors()*gpt.SectorBytes/1024))
 	return err
 }
 

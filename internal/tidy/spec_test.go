@@ -59,10 +59,13 @@ var (
 	testFunction = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]*)\(`)
 	demoCheck    = regexp.MustCompile(`\.check\("([a-z_]+)"`)
 	figure       = regexp.MustCompile(`figure torture\.([a-z_]+) `)
+	guestCheck   = regexp.MustCompile(`\.guest\(ctx, "([a-z_]+)"`)
+	clientFolder = regexp.MustCompile(`^test/clients/([a-z0-9]+)/(?:main\.go|walk\.[a-z]+)$`)
 )
 
-// enforcers are the tests of the tree as package.TestName, the checks of the demonstration as demo.name, and
-// the figures of the torture, which fails unless they are 0, as torture.name.
+// enforcers are the tests of the tree as package.TestName, the checks of the demonstration as demo.name, of the Debian image
+// as cloudinit.firmware, the clients' walks as clients.name, and the figures of the torture, which fails unless they are
+// 0, as torture.name.
 func enforcers(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -75,6 +78,11 @@ func enforcers(t *testing.T) map[string]bool {
 			pattern, prefix = demoCheck, "demo"
 		case dir == "test/torture":
 			pattern, prefix = figure, "torture"
+		case dir == "test/cloudinit" && strings.HasSuffix(path, ".go"):
+			pattern, prefix = guestCheck, "cloudinit"
+		case clientFolder.MatchString(path):
+			all["clients."+clientFolder.FindStringSubmatch(path)[1]] = true
+			continue
 		default:
 			continue
 		}
