@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/nimbrel/nimbrel/dispatch"
+	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
@@ -60,8 +62,9 @@ func (s *Service) reusable(ctx context.Context, a ids.Account, v ids.VPC) (*vpcr
 	if err := s.wait(ctx); err != nil {
 		return nil, err
 	}
-	if !s.confirmed(a, waiting[0]) {
-		return nil, nil
+	confirmed, err := s.confirmed(ctx, a, waiting[0])
+	if err != nil || !confirmed {
+		return nil, err
 	}
 	return &waiting[0], nil
 }
@@ -104,17 +107,26 @@ func (s *Service) retireUnused(ctx context.Context, v ids.VPC) error {
 }
 
 // confirmed says whether every host with an interface in the VPC, releasing ones included, has applied past the number's
-// end. A host without one follows the VPC no more.
-func (s *Service) confirmed(a ids.Account, gone vpcrows.Retired) bool {
+// end, and all that it is told of its own interfaces: one of them may have had the number before its groups changed. A
+// host without one follows the VPC no more.
+func (s *Service) confirmed(ctx context.Context, a ids.Account, gone vpcrows.Retired) (bool, error) {
 	doc := host.DocVPC(gone.VPC)
 	for h := range s.hostsOf(a, gone.VPC) {
 		target := host.DocHost(h)
 		if s.applied(target, doc, host.SectionIdentities) < gone.IdentitiesSeq ||
 			s.applied(target, doc, host.SectionMappings) < gone.MappingsSeq {
-			return false
+			return false, nil
+		}
+		var told uint64
+		err := s.db.View(ctx, func(r store.Reader) (err error) {
+			told, err = dispatchrows.Seq(ctx, r, dispatch.SectionID{Doc: target, Section: host.SectionInterfaces})
+			return err
+		})
+		if err != nil || s.applied(target, target, host.SectionInterfaces) < told {
+			return false, err
 		}
 	}
-	return true
+	return true, nil
 }
 
 func (s *Service) hostsOf(a ids.Account, v ids.VPC) map[ids.Host]bool {

@@ -150,6 +150,9 @@ func TestLateHostBlocksReuse(t *testing.T) {
 	m.set(late, host.SectionMappings, first.MappingsSeq-1)
 	refused()
 	m.set(late, host.SectionMappings, first.MappingsSeq)
+	m.set(late, host.SectionInterfaces, 0) // an interface of its own may still have the number
+	refused()
+	m.set(late, host.SectionInterfaces, 1)
 	if got := must(c.PrepareIdentity(ctx, a, v.ID, want))(t); got.Number != first.Number {
 		t.Errorf("number %d, want %d, retired first", got.Number, first.Number)
 	}

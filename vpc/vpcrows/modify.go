@@ -41,7 +41,7 @@ func ModifyInterface(ctx context.Context, tx *store.Tx, a ids.Account, id ids.In
 
 // regroup counts the new identity and tells the VPC's hosts of it.
 func (r *interfaceRow) regroup(tx *store.Tx, to vpc.Identity) {
-	tx.Expect(identityKey(r.VPC, to.Number), store.Exists(), store.Else(vpc.ErrStale))
+	tx.Expect(key(familyIdentityOf, r.VPC, set(to.Groups)), store.IntEquals(int64(to.Number)), store.Else(vpc.ErrStale))
 	tx.Add(identityUseKey(r.VPC, to.Number), 1, 1, math.MaxInt64)
 	tx.Add(identityUseKey(r.VPC, r.Identity), -1, 0, math.MaxInt64)
 	r.Identity, r.Groups = to.Number, to.Groups

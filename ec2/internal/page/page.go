@@ -106,7 +106,8 @@ func (r Request) after() (string, error) {
 		return "", bad
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(*r.NextToken)
-	if err != nil || len(raw) < 1+bindingBytes || raw[0] != version {
+	// Strict still reads over line breaks.
+	if err != nil || strings.ContainsAny(*r.NextToken, "\r\n") || len(raw) < 1+bindingBytes || raw[0] != version {
 		return "", bad
 	}
 	after := string(raw[1+bindingBytes:])
