@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store torture clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-host torture clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-store: ## the store's hot-key figures against its engine
 
 torture: ## mistreat a cloud of 2 real and 50 fake hosts for DURATION (default 30m), with kill -9 of everything
 	@scripts/run.sh torture
+
+bench-host: ## what an agent's end costs its guests: lost packets, time to take 100 guests over
+	@scripts/run.sh bench-host
 
 clean: ## remove what builds made (never a running cloud)
 	@rm -rf bin build

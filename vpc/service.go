@@ -51,6 +51,9 @@ type Service interface {
 	DescribeRules(ctx context.Context, a ids.Account, want []ids.SecurityGroupRule, match func(*Rule) bool) ([]Rule, error)
 
 	DescribeInterfaces(ctx context.Context, a ids.Account, want []ids.Interface, match func(*Interface) bool) ([]Interface, error)
+	// Attached returns those of the named interfaces that exist, without their tags, and the names of their groups and of
+	// the groups named besides. What does not exist is left out. It costs what is named, not what there is.
+	Attached(ctx context.Context, a ids.Account, want []ids.Interface, groups []ids.SecurityGroup) (map[ids.Interface]*Interface, map[ids.SecurityGroup]string, error)
 	DescribeRouteTables(ctx context.Context, a ids.Account, want []ids.RouteTable, match func(*RouteTable) bool) ([]RouteTable, error)
 	DescribeNetworkACLs(ctx context.Context, a ids.Account, want []ids.NetworkACL, match func(*NetworkACL) bool) ([]NetworkACL, error)
 	DescribeDHCPOptions(ctx context.Context, a ids.Account, want []ids.DHCPOptions, match func(*DHCPOptions) bool) ([]DHCPOptions, error)

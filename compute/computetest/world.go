@@ -204,7 +204,7 @@ func (w *World) furnish(ctx context.Context) error {
 	_, err = w.DB.Transact(ctx, func(tx *store.Tx) error {
 		_, err := imagerows.Register(ctx, tx, imagerows.Image{
 			ID: w.Image, Owner: w.Account, Name: "test-image", Public: true, SHA256: strings.Repeat("0", 64), Bytes: 1 << 29,
-			Architecture: "x86_64", CreatedMs: w.Env.Clock.Now().UnixMilli(),
+			Architecture: "x86_64", RootSnapshot: ids.New[ids.Snapshot](rand.Reader), CreatedMs: w.Env.Clock.Now().UnixMilli(),
 		})
 		return err
 	})

@@ -21,14 +21,7 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// show is a row as clients see it, with its tags.
-func (s *Service) show(row *computerows.Instance) *compute.Instance {
-	i := s.view.show(row)
-	i.Tags = s.options.Tags.Tags(row.Account, string(row.ID))
-	return i
-}
-
-// fresh waits until rows and tags show everything committed before the call.
+// fresh waits until rows and the tags of volumes show everything committed before the call.
 func (s *Service) fresh(ctx context.Context) error {
 	if err := s.current(ctx); err != nil {
 		return err
@@ -72,7 +65,7 @@ func (s *Service) nameAllMissing(ctx context.Context, a ids.Account, list []ids.
 
 // DescribeInstances implements compute.Viewer.
 func (s *Service) DescribeInstances(ctx context.Context, a ids.Account, named []ids.Instance, keep func(*compute.Instance) bool) ([]*compute.Instance, error) {
-	if err := s.fresh(ctx); err != nil {
+	if err := s.current(ctx); err != nil {
 		return nil, err
 	}
 	rows, err := s.visible(a, named)
@@ -85,7 +78,7 @@ func (s *Service) DescribeInstances(ctx context.Context, a ids.Account, named []
 func (s *Service) showAll(rows []*computerows.Instance, keep func(*compute.Instance) bool) []*compute.Instance {
 	out := make([]*compute.Instance, 0, len(rows))
 	for _, row := range rows {
-		if i := s.show(row); keep == nil || keep(i) {
+		if i := s.view.show(row); keep == nil || keep(i) {
 			out = append(out, i)
 		}
 	}
@@ -94,7 +87,7 @@ func (s *Service) showAll(rows []*computerows.Instance, keep func(*compute.Insta
 
 // AllInstances implements compute.Operator.
 func (s *Service) AllInstances(ctx context.Context) ([]*compute.Instance, error) {
-	if err := s.fresh(ctx); err != nil {
+	if err := s.current(ctx); err != nil {
 		return nil, err
 	}
 	now := s.options.Env.Clock.Now()
@@ -107,13 +100,16 @@ func (s *Service) DescribeInstanceStatus(ctx context.Context, a ids.Account, nam
 	if err != nil {
 		return nil, err
 	}
-	var out []*compute.Status
-	for _, i := range instances {
-		if status := s.status(i); keep == nil || keep(status) {
-			out = append(out, status)
-		}
+	return slices.DeleteFunc(s.Statuses(instances), func(i *compute.Status) bool { return keep != nil && !keep(i) }), nil
+}
+
+// Statuses implements compute.Viewer.
+func (s *Service) Statuses(instances []*compute.Instance) []*compute.Status {
+	out := make([]*compute.Status, len(instances))
+	for n, i := range instances {
+		out[n] = s.status(i)
 	}
-	return out, nil
+	return out
 }
 
 func (s *Service) status(i *compute.Instance) *compute.Status {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/account"
+	"github.com/nimbrel/nimbrel/account/tagrows"
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/dispatch"
@@ -94,7 +95,7 @@ func New(db *store.DB, o Options) *Service {
 	}
 	s := &Service{db: db, options: o, log: o.Log, view: newView(), queue: newQueue(), link: o.Link}
 	s.links.reset()
-	s.follower = follow.New(db, [][]byte{computerows.Prefix(), interfaces}, s.apply)
+	s.follower = follow.New(db, [][]byte{computerows.Prefix(), interfaces, tagrows.Prefix()}, s.apply)
 	return s
 }
 
@@ -136,8 +137,11 @@ func (s *Service) apply(b follow.Batch) {
 
 // take takes one change into the view; view.mu is held.
 func (s *Service) take(change store.Change) error {
-	if store.HasPrefix(change.Key, interfaces) {
+	switch {
+	case store.HasPrefix(change.Key, interfaces):
 		return s.view.applyInterface(change)
+	case store.HasPrefix(change.Key, tagrows.Prefix()):
+		return s.view.applyTags(change)
 	}
 	c, err := computerows.Parse(change)
 	if err != nil {

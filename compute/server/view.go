@@ -3,14 +3,18 @@ package server
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"sync"
 
+	"github.com/nimbrel/nimbrel/account/tagrows"
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/compute/fit"
 	"github.com/nimbrel/nimbrel/compute/internal/place"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/internal/ordered"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/vpc"
 	"github.com/nimbrel/nimbrel/vpc/vpcrows"
@@ -21,7 +25,7 @@ import (
 type view struct {
 	mu         sync.RWMutex
 	instances  map[ids.Instance]*computerows.Instance
-	ofAccount  map[ids.Account]map[ids.Instance]*computerows.Instance
+	index      index // of instances
 	ofLaunch   map[ids.Reservation]map[ids.Instance]*computerows.Instance
 	volumes    map[ids.Volume]*computerows.Volume
 	hosts      map[ids.Host]*hostView
@@ -44,7 +48,7 @@ func newView() *view {
 
 func (v *view) reset() {
 	v.instances = map[ids.Instance]*computerows.Instance{}
-	v.ofAccount = map[ids.Account]map[ids.Instance]*computerows.Instance{}
+	v.index.reset()
 	v.ofLaunch = map[ids.Reservation]map[ids.Instance]*computerows.Instance{}
 	v.volumes = map[ids.Volume]*computerows.Volume{}
 	v.hosts = map[ids.Host]*hostView{}
@@ -84,30 +88,51 @@ func (v *view) applyInterface(c store.Change) error {
 	if err != nil || len(parts) != 2 {
 		return fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
 	}
-	id, _ := parts[1].(string)
+	text, _ := parts[1].(string)
+	id := ids.Interface(text)
+	if old := v.interfaces[id]; old != nil {
+		v.index.dropAddress(old)
+		delete(v.interfaces, id)
+	}
 	if c.Deleted {
-		delete(v.interfaces, ids.Interface(id))
 		return nil
 	}
 	n, err := vpcrows.DecodeInterface(c.Value)
 	if err == nil {
-		v.interfaces[ids.Interface(id)] = &n.Interface
+		v.interfaces[id] = &n.Interface
+		v.index.putAddress(&n.Interface)
+	}
+	return err
+}
+
+// applyTags takes one change of a resource's tags; mu is held for writing.
+func (v *view) applyTags(c store.Change) error {
+	_, resource, err := tagrows.ParseKey(c.Key)
+	if err != nil || !strings.HasPrefix(resource, instancePrefix) {
+		return err
+	}
+	if c.Deleted {
+		v.index.setTags(ids.Instance(resource), nil)
+		return nil
+	}
+	tags, err := tagrows.Decode(c.Value)
+	if err == nil {
+		v.index.setTags(ids.Instance(resource), tags)
 	}
 	return err
 }
 
 func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
 	if old := v.instances[id]; old != nil {
-		drop(v.ofAccount, old.Account, id)
 		drop(v.ofLaunch, old.Reservation, id)
 		delete(v.unsettled, id)
 		delete(v.instances, id)
 	}
+	v.index.set(id, row)
 	if row == nil {
 		return
 	}
 	v.instances[id] = row
-	put(v.ofAccount, row.Account, id, row)
 	put(v.ofLaunch, row.Reservation, id, row)
 	if row.Unsettled() {
 		v.unsettled[id] = true
@@ -139,12 +164,13 @@ func drop[A, B comparable, T any](m map[A]map[B]T, a A, b B) {
 	}
 }
 
-// show is a row as clients see it, but for its tags.
+// show is a row as clients see it.
 func (v *view) show(i *computerows.Instance) *compute.Instance {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	shown := i.View(v.interfaces[i.Interface])
 	shown.Simulated = v.simulated(i.Host)
+	shown.Tags = v.index.tags[i.ID]
 	return shown
 }
 
@@ -172,7 +198,7 @@ func (v *view) launch(r ids.Reservation) []*computerows.Instance {
 func (v *view) of(a ids.Account) []*computerows.Instance {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return sorted(v.ofAccount[a])
+	return rowsOf(ordered.Merge([]*ordered.Map[*placed]{v.index.lists[term{account: a}]}, "", math.MaxInt))
 }
 
 // all returns every row in order.

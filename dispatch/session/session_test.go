@@ -397,7 +397,10 @@ func TestAcknowledgementsAreNotBelieved(t *testing.T) {
 	ack("beyond everything", &Ack{ID: id, Received: 9, Durable: 9, Applied: 9}, Marks{3, 3, 3}, true)
 	src.Put(Entry{Item: item("a", 4, "b")})
 	ack("committed and not sent", &Ack{ID: id, Received: 4, Durable: 4, Applied: 4}, Marks{3, 3, 3}, true)
-	if err := func() error { _, _, err := s.Receive(&Heartbeat{Desired: []dispatch.Position{{ID: id, Seq: 3}}}); return err }(); err != nil {
+	if err := func() error {
+		_, _, err := s.Receive(&Heartbeat{Desired: []dispatch.Position{{ID: id, Seq: 3}}})
+		return err
+	}(); err != nil {
 		t.Fatal(err)
 	}
 	if out, _ := s.Pump(); len(out) == 0 {

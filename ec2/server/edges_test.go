@@ -36,6 +36,7 @@ func TestRequestLimit(t *testing.T) {
 	log := new(logBuffer)
 	limited.url = d.serve(func(o *server.Options) {
 		o.Compute, o.MaxRequests, o.Log = slow, 1, slog.New(slog.NewTextHandler(log, nil))
+		o.Admission = server.NewAdmission(server.AdmissionOptions{RunningReads: 2})
 	})
 	first := make(chan answer)
 	go func() { first <- limited.call("DescribeAvailabilityZones") }()
@@ -146,8 +147,8 @@ func TestRules(t *testing.T) {
 // blindVPC is a vpc that cannot describe interfaces.
 type blindVPC struct{ vpc.Service }
 
-func (blindVPC) DescribeInterfaces(context.Context, ids.Account, []ids.Interface, func(*vpc.Interface) bool) ([]vpc.Interface, error) {
-	return nil, vpc.ErrBehind
+func (blindVPC) Attached(context.Context, ids.Account, []ids.Interface, []ids.SecurityGroup) (map[ids.Interface]*vpc.Interface, map[ids.SecurityGroup]string, error) {
+	return nil, nil, vpc.ErrBehind
 }
 
 // TestLaunchIsToldWhateverElseFails holds that a launch that was made is answered as made.

@@ -12,7 +12,6 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/internal/filter"
 	"github.com/nimbrel/nimbrel/ec2/internal/page"
 	"github.com/nimbrel/nimbrel/internal/ids"
-	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // views joins instances with their interfaces and the names of their groups. An interface that went away meanwhile is
@@ -21,30 +20,13 @@ func (a *api) views(ctx context.Context, instances []*compute.Instance) ([]conve
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	wanted, groups := make(map[ids.Interface]bool, len(instances)), make(map[ids.SecurityGroup]bool)
-	note := func(list []ids.SecurityGroup) {
-		for _, id := range list {
-			groups[id] = true
-		}
-	}
+	wanted, groups := make([]ids.Interface, 0, len(instances)), []ids.SecurityGroup{}
 	for _, i := range instances {
-		wanted[i.Interface] = true
-		note(i.Groups)
+		wanted, groups = append(wanted, i.Interface), append(groups, i.Groups...)
 	}
-	found, err := a.VPC.DescribeInterfaces(ctx, caller(ctx), nil, func(i *vpc.Interface) bool { return wanted[i.ID] })
+	interfaces, names, err := a.VPC.Attached(ctx, caller(ctx), wanted, groups)
 	if err != nil {
 		return nil, err
-	}
-	for _, i := range found {
-		note(i.Groups)
-	}
-	names, err := a.groupNames(ctx, func(g *vpc.SecurityGroup) bool { return groups[g.ID] })
-	if err != nil {
-		return nil, err
-	}
-	interfaces := make(map[ids.Interface]*vpc.Interface, len(found))
-	for i := range found {
-		interfaces[found[i].ID] = &found[i]
 	}
 	return each(instances, func(i *compute.Instance) convert.View {
 		return convert.View{Instance: i, Interface: interfaces[i.Interface], Names: names}
@@ -63,22 +45,10 @@ func (a *api) oneInstance(ctx context.Context, id ids.Instance) (convert.View, e
 	return views[0], nil
 }
 
-// instanceKey orders instances as they were launched, those of one reservation together.
-func instanceKey(v convert.View) string {
-	return fmt.Sprintf("%020d %s %05d", v.CreateTime.UnixNano(), v.Reservation, v.LaunchIndex)
-}
-
 func (a *api) DescribeInstances(ctx context.Context, in *ec2gen.DescribeInstancesInput) (*ec2gen.DescribeInstancesOutput, error) {
 	s := selection{Filters: in.Filters, IDs: in.InstanceIds, IDsName: "instancesSet", MaxResults: in.MaxResults, NextToken: in.NextToken, Limits: page.Usual}
-	read := func(ctx context.Context, owner ids.Account, want []ids.Instance, match func(*convert.View) bool) ([]convert.View, error) {
-		found, err := a.Compute.DescribeInstances(ctx, owner, want, nil)
-		if err != nil {
-			return nil, err
-		}
-		views, err := a.views(ctx, found)
-		return slices.DeleteFunc(views, func(v convert.View) bool { return !match(&v) }), err
-	}
-	found, next, err := describe(ctx, s, instanceFilters, read, instanceKey)
+	items := shown[convert.View]{table: instanceFilters, of: a.pointers, place: func(v *convert.View) string { return v.Place() }}
+	found, next, err := items.describe(ctx, a, s)
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +56,15 @@ func (a *api) DescribeInstances(ctx context.Context, in *ec2gen.DescribeInstance
 }
 
 // reservations groups instances, which are in order of their launch.
-func reservations(views []convert.View) []ec2gen.Reservation {
+func reservations(views []*convert.View) []ec2gen.Reservation {
 	var list []ec2gen.Reservation
 	for len(views) > 0 {
 		first := views[0]
-		n := slices.IndexFunc(views, func(v convert.View) bool { return v.Reservation != first.Reservation })
+		n := slices.IndexFunc(views, func(v *convert.View) bool { return v.Reservation != first.Reservation })
 		if n < 0 {
 			n = len(views)
 		}
-		list = append(list, convert.Reservation(first.Reservation, first.Account, each(views[:n], convert.Instance)))
+		list = append(list, convert.Reservation(first.Reservation, first.Account, each(views[:n], func(v *convert.View) ec2gen.Instance { return convert.Instance(*v) })))
 		views = views[n:]
 	}
 	return list
@@ -159,7 +129,7 @@ func makeInstanceFilters() filter.Table[*convert.View] {
 		"reservation-id":             one(func(v item) ids.Reservation { return v.Reservation }),
 		"root-device-name":           one(func(v item) string { return v.RootDeviceName }),
 		"root-device-type":           always[item]("ebs"),
-		"source-dest-check":          always[item]("true"),
+		"source-dest-check":          yes(func(v item) bool { return v.SourceDestCheck() }),
 		"spot-instance-request-id":   never[item],
 		"state-reason-code":          one(func(v item) string { return v.Reason.Code }),
 		"state-reason-message":       one(func(v item) string { return v.Reason.Message }),
@@ -226,13 +196,17 @@ func (a *api) DescribeInstanceStatus(ctx context.Context, in *ec2gen.DescribeIns
 		Filters: in.Filters, IDs: in.InstanceIds, IDsName: "instancesSet", Flags: []string{fmt.Sprint(all)},
 		MaxResults: in.MaxResults, NextToken: in.NextToken, Limits: page.Usual,
 	}
-	read := func(ctx context.Context, owner ids.Account, want []ids.Instance, match func(*compute.Status) bool) ([]*compute.Status, error) {
-		return a.Compute.DescribeInstanceStatus(ctx, owner, want, func(s *compute.Status) bool {
-			return (all || s.Instance.State == compute.Running) && match(s)
-		})
+	items := shown[compute.Status]{
+		table: statusFilters(),
+		of: func(_ context.Context, list []*compute.Instance) ([]*compute.Status, error) {
+			return a.Compute.Statuses(list), nil
+		},
+		place: func(s *compute.Status) string { return s.Instance.Place() },
 	}
-	key := func(s *compute.Status) string { return instanceKey(convert.View{Instance: s.Instance}) }
-	found, next, err := describe(ctx, s, statusFilters(), read, key)
+	if !all {
+		items.where = []compute.Condition{{Property: compute.ByState, Values: []string{compute.Running.String()}}}
+	}
+	found, next, err := items.describe(ctx, a, s)
 	if err != nil {
 		return nil, err
 	}

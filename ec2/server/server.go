@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/compute"
@@ -57,6 +56,8 @@ type Options struct {
 	// MaxRequests bounds the requests that run at once; more are answered RequestLimitExceeded. Default:
 	// DefaultMaxRequests.
 	MaxRequests int
+	// Admission bounds what runs of each account. Default: one without bounds on rates, of this handler alone.
+	Admission *Admission
 	// Done, when set, is told of every request after its answer was made.
 	Done func(Record)
 }
@@ -77,6 +78,9 @@ func (o *Options) complete() error {
 	if o.MaxRequests == 0 {
 		o.MaxRequests = DefaultMaxRequests
 	}
+	if o.Admission == nil {
+		o.Admission = NewAdmission(AdmissionOptions{})
+	}
 	return nil
 }
 
@@ -92,9 +96,10 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	g := &gate{Admission: o.Admission, now: o.Env.Clock.Now, max: int64(o.MaxRequests)}
 	return query.New(query.Options{
 		API: &api{Options: o}, Auth: verifier, Env: o.Env, Log: o.Log, Done: o.Done,
-		Check: honesty.Check, Errors: convert.Error, Admit: (&admission{max: int64(o.MaxRequests)}).admit,
+		Check: honesty.Check, Errors: convert.Error, Shed: g.shed, Admit: g.admit,
 	})
 }
 
@@ -113,20 +118,6 @@ func (k keys) Lookup(ctx context.Context, accessKeyID string) (auth.Credential, 
 		return auth.Credential{}, fmt.Errorf("%w: %w", auth.ErrNoKey, err)
 	}
 	return auth.Credential{Account: owner, Secret: secret}, err
-}
-
-// admission bounds the requests that run at once.
-type admission struct {
-	max     int64
-	running atomic.Int64
-}
-
-func (a *admission) admit(context.Context, query.Call, bool) (release func(), err error) {
-	if a.running.Add(1) > a.max {
-		a.running.Add(-1)
-		return nil, errs.Throttled
-	}
-	return func() { a.running.Add(-1) }, nil
 }
 
 // caller is the account that a request acts for.

@@ -120,6 +120,8 @@ type answer struct {
 	code   string // of the error
 	text   string // of the error's message
 	body   string
+
+	retryAfter string
 }
 
 // call sends a signed request. pairs are names and values.
@@ -148,7 +150,7 @@ func (d *door) call(action string, pairs ...string) answer {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	a := answer{t: d.t, action: action, status: response.StatusCode, body: string(raw)}
+	a := answer{t: d.t, action: action, status: response.StatusCode, body: string(raw), retryAfter: response.Header.Get("Retry-After")}
 	if response.StatusCode != http.StatusOK {
 		var e struct {
 			Code    string `xml:"Errors>Error>Code"`

@@ -23,11 +23,41 @@ func (s *Service) DescribeInterfaces(ctx context.Context, a ids.Account, want []
 }
 
 func (s *Service) showInterface(_ *view, r vpcrows.Interface) vpc.Interface {
+	out := s.untagged(r)
+	out.Tags = s.tags.Tags(out.Account, string(out.ID))
+	return out
+}
+
+func (s *Service) untagged(r vpcrows.Interface) vpc.Interface {
 	out := r.Interface
 	out.Groups = slices.Clone(out.Groups)
 	out.PrivateDNSName = host.PrivateDNSName(out.Address, s.region)
-	out.Tags = s.tags.Tags(out.Account, string(out.ID))
 	return out
+}
+
+// Attached returns interfaces with the names of groups. See vpc.Service.
+func (s *Service) Attached(ctx context.Context, a ids.Account, want []ids.Interface, groups []ids.SecurityGroup) (map[ids.Interface]*vpc.Interface, map[ids.SecurityGroup]string, error) {
+	if err := s.wait(ctx); err != nil {
+		return nil, nil, err
+	}
+	s.view.mu.RLock()
+	defer s.view.mu.RUnlock()
+	found, names := make(map[ids.Interface]*vpc.Interface, len(want)), map[ids.SecurityGroup]string{}
+	name := func(list []ids.SecurityGroup) {
+		for _, id := range list {
+			if g, exists := s.view.groups[a][id]; exists {
+				names[id] = g.Name
+			}
+		}
+	}
+	name(groups)
+	for _, id := range want {
+		if r, exists := s.view.interfaces[a][id]; exists {
+			name(r.Groups)
+			found[id] = new(s.untagged(r))
+		}
+	}
+	return found, names, nil
 }
 
 // DescribeRouteTables returns route tables. See vpc.Service.

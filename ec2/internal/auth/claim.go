@@ -30,19 +30,22 @@ type claim struct {
 	expires       time.Duration // of a presigned URL
 }
 
-// ServiceOf returns the service that a request claims to be for, without believing it: for the form of an error that
-// comes before verification. It is empty when there is no readable claim.
-func ServiceOf(r *http.Request) string {
-	credential := r.URL.Query().Get("X-Amz-Credential")
+// ClaimOf returns the access key and the service that a request claims, without believing it: for the form of an error that
+// comes before verification, and to refuse cheaply what would be refused after it. They are empty when there is no
+// readable claim.
+func ClaimOf(r *http.Request) (accessKeyID, service string) {
+	credential := ""
 	if header := r.Header.Get("Authorization"); header != "" {
 		fields, err := parseAuthorization(header)
 		if err != nil {
-			return ""
+			return "", ""
 		}
 		credential = fields.credential
+	} else if strings.Contains(r.URL.RawQuery, "X-Amz-Credential") {
+		credential = r.URL.Query().Get("X-Amz-Credential")
 	}
-	_, scope, _ := sigv4.ParseCredential(credential)
-	return scope.Service
+	accessKeyID, scope, _ := sigv4.ParseCredential(credential)
+	return accessKeyID, scope.Service
 }
 
 func parseClaim(r *http.Request, query url.Values) (claim, error) {

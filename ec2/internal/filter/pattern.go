@@ -87,3 +87,15 @@ func (p Pattern) Match(value string) bool {
 }
 
 func (t token) accepts(r rune) bool { return t.kind == one || (t.kind == exact && t.r == r) }
+
+// Exact returns the texts that filter values stand for, unless one of them has a wildcard: then ok is false.
+func Exact(values []string) (texts []string, ok bool) {
+	for _, value := range values {
+		p := NewPattern(value)
+		if p.tokens != nil {
+			return nil, false
+		}
+		texts = append(texts, p.literal)
+	}
+	return texts, true
+}

@@ -5,7 +5,8 @@
 // and the other parameters by a hash: used elsewhere it is refused. It carries nothing that its holder may not see, so it
 // needs no secret.
 //
-// Deliberately absent: state between pages. Start reading at Cut.
+// Deliberately absent: state between pages. Start reading at Cut, or at Begin for items that are not in
+// memory all at once.
 package page
 
 import (
@@ -52,11 +53,7 @@ const (
 // sort key, which must be unique and never change. items need not be sorted and is not changed. Without MaxResults a page
 // has Limits.Max items.
 func Cut[T any](items []T, key func(T) string, r Request) (page []T, next *string, err error) {
-	size, err := r.size()
-	if err != nil {
-		return nil, nil, err
-	}
-	after, err := r.after()
+	size, after, err := r.Begin()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,7 +69,17 @@ func Cut[T any](items []T, key func(T) string, r Request) (page []T, next *strin
 		return sorted, nil, nil
 	}
 	page = sorted[:size:size]
-	return page, new(r.token(key(page[size-1]))), nil
+	return page, r.Token(key(page[size-1])), nil
+}
+
+// Begin checks the request, for items that are read a page at a time: at most size items behind the key after, which is
+// empty for the first page.
+func (r Request) Begin() (size int, after string, err error) {
+	if size, err = r.size(); err != nil {
+		return 0, "", err
+	}
+	after, err = r.after()
+	return size, after, err
 }
 
 // size checks MaxResults.
@@ -109,9 +116,10 @@ func (r Request) after() (string, error) {
 	return after, nil
 }
 
-func (r Request) token(after string) string {
+// Token is that of the page behind a key.
+func (r Request) Token(after string) *string {
 	raw := append([]byte{version}, r.binding(after)...)
-	return base64.RawURLEncoding.EncodeToString(append(raw, after...))
+	return new(base64.RawURLEncoding.EncodeToString(append(raw, after...)))
 }
 
 // binding hashes what the token belongs to, and its key. Each part is quoted, so that no two requests run together to the

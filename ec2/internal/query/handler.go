@@ -33,7 +33,7 @@ type Authenticator interface {
 	Verify(ctx context.Context, r *http.Request, body []byte) (auth.Identity, error)
 }
 
-// Options configure a Handler. Check, Errors, Admit and Done may be nil.
+// Options configure a Handler. Check, Errors, Shed, Admit and Done may be nil.
 type Options struct {
 	API  ec2gen.API
 	Auth Authenticator
@@ -46,8 +46,12 @@ type Options struct {
 	// Errors turns what an action returned into what the client sees. What is no *errs.Error afterwards is internal.
 	Errors func(error) error
 
-	// Admit is asked after authentication and before the action. Its error is the answer: errs.Throttled sheds the call,
-	// an UnauthorizedOperation forbids it. release, when not nil, is called when the action has ended.
+	// Shed is asked before the signature is verified, about what the request claims: its error is the answer. It must
+	// count nothing against the key, which the sender may not hold.
+	Shed func(accessKeyID, action string, readOnly bool) error
+
+	// Admit is asked after authentication and before anything else, for actions that do not exist too; of the call it has
+	// who and which action. Its error is the answer: errs.Throttled sheds the call, an UnauthorizedOperation forbids it. release, when not nil, is called when the action has ended.
 	Admit func(ctx context.Context, call Call, readOnly bool) (release func(), err error)
 
 	// Done is told of every request after its answer was made.
@@ -83,10 +87,12 @@ func New(options Options) (*Handler, error) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.options.Env.Clock.Now()
-	record := Record{Service: auth.ServiceOf(r), Status: http.StatusOK}
+	keyID, service := auth.ClaimOf(r)
+	record := Record{Service: service, Status: http.StatusOK}
 	record.Call.RequestID = newRequestID(h.options.Env.Random)
-	answer, err := h.serve(w, r, &record)
+	answer, err := h.serve(w, r, keyID, &record)
 	if err != nil {
+		retryAfter(w, err)
 		answer = h.failure(err, &record)
 	}
 	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
@@ -103,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) (answer []byte, err error) {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record) (answer []byte, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
@@ -112,6 +118,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) 
 	body, err := readBody(w, r, h.options.BodyPatience)
 	if err != nil {
 		return nil, err
+	}
+	if action := claimedAction(r, body); h.options.Shed != nil && action != "" {
+		if err := h.options.Shed(keyID, action, readOnly(action)); err != nil {
+			record.Call.Action = action
+			return nil, err
+		}
 	}
 	identity, err := h.options.Auth.Verify(r.Context(), r, body)
 	if err != nil {
@@ -123,17 +135,42 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, record *Record) 
 		return nil, err
 	}
 	record.Call.Action = request.action
+	release, err := h.admit(r.Context(), record.Call, readOnly(request.action))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	switch identity.Service {
 	case "ec2":
 		return h.ec2(r.Context(), record, request)
 	case "sts":
-		return h.sts(r.Context(), record, request)
+		return h.sts(record, request)
 	}
 	return nil, errs.New(errs.InvalidAction, "The service %s has no actions here.", identity.Service)
 }
 
+// RetryError is an error whose answer tells when to try again, in whole seconds.
+type RetryError struct {
+	Err   *errs.Error
+	After time.Duration
+}
+
+func (e *RetryError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the client is told.
+func (e *RetryError) Unwrap() error { return e.Err }
+
+func retryAfter(w http.ResponseWriter, err error) {
+	if retry := (*RetryError)(nil); errors.As(err, &retry) {
+		w.Header().Set("Retry-After", strconv.Itoa(int((retry.After+time.Second-1)/time.Second)))
+	}
+}
+
 // readBody reads a body of bounded size in bounded time: nobody has been authenticated yet.
 func readBody(w http.ResponseWriter, r *http.Request, patience time.Duration) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil // nothing lifts a deadline that is set without a body: it would end the connection's next request
+	}
 	// The server lifts the deadline itself at the end of the body. A test's recorder has no connection to set it on.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
@@ -166,11 +203,6 @@ func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]b
 	if action.ClientToken {
 		record.Call.Fingerprint = fingerprint(request)
 	}
-	release, err := h.admit(ctx, record.Call, action.ReadOnly)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
 	answer, err := h.act(ctx, action, record.Call, request.params)
 	if err == nil && record.Call.DryRun {
 		return nil, h.dryRunEnded(record.Call, action.ReadOnly)
@@ -198,6 +230,11 @@ func (h *Handler) dryRunEnded(call Call, readOnly bool) error {
 		return fmt.Errorf("handler of %s ignored DryRun", call.Action)
 	}
 	return errs.DryRun
+}
+
+// readOnly says whether an action, of whatever service, changes nothing. One that does not exist is not known to.
+func readOnly(action string) bool {
+	return ec2gen.Actions[action].ReadOnly || action == callerIdentity
 }
 
 func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release func(), err error) {

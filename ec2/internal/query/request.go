@@ -67,6 +67,22 @@ func addForm(params url.Values, r *http.Request, body []byte) error {
 	return nil
 }
 
+// claimedAction finds the action without reading the rest of the form, as far as that can be told at a glance: clients
+// write it plainly. It is empty otherwise.
+func claimedAction(r *http.Request, body []byte) string {
+	for _, form := range []string{r.URL.RawQuery, string(body[:min(len(body), maxGlanceBytes)])} {
+		for pair := range strings.SplitSeq(form, "&") {
+			if action, found := strings.CutPrefix(pair, "Action="); found {
+				return action
+			}
+		}
+	}
+	return ""
+}
+
+// maxGlanceBytes is how far the action is looked for.
+const maxGlanceBytes = 4 << 10
+
 // take removes a parameter of the protocol that must be there exactly once.
 func take(params url.Values, name, missing string) (string, error) {
 	values := params[name]
