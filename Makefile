@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-ec2 bench-store clean
+.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-ec2 bench-store bench-host clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-ec2: ## pages of 100,000 instances, and an account beside another's flood
 
 bench-store: ## the store's hot-key figures against its engine
 	@scripts/run.sh bench-store
+
+bench-host: ## what an agent's end costs its guests: lost packets, time to take 100 guests over
+	@scripts/run.sh bench-host
 
 clean: ## remove what builds made (never a running cloud)
 	@rm -rf bin build

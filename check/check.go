@@ -33,9 +33,16 @@ type Finding struct {
 // Report is what a run found at one version.
 type Report struct {
 	Version  store.Version
-	Checked  []string  // names of the invariants that were evaluated
+	Checked  []Checked // the invariants that were evaluated
 	Findings []Finding // at most MaxFindings of each invariant
 	Count    int       // of all findings
+}
+
+// Checked is one invariant that was evaluated.
+type Checked struct {
+	Invariant string
+	Rows      int // that it read: 0 says that there was nothing to break it
+	Broken    int // findings, those beyond MaxFindings included
 }
 
 // Clean tells whether nothing is wrong.
@@ -60,7 +67,8 @@ func Run(ctx context.Context, db *store.DB, invariants []Invariant) (Report, err
 
 func (r *Report) evaluate(ctx context.Context, reader store.Reader, inv Invariant) error {
 	found := 0
-	err := inv.Check(ctx, reader, func(subject, detail string) {
+	counted := &counter{Reader: reader}
+	err := inv.Check(ctx, counted, func(subject, detail string) {
 		r.Count++
 		if found++; found <= MaxFindings {
 			r.Findings = append(r.Findings, Finding{Invariant: inv.Name, Subject: subject, Detail: detail})
@@ -69,8 +77,28 @@ func (r *Report) evaluate(ctx context.Context, reader store.Reader, inv Invarian
 	if err != nil {
 		return err
 	}
-	r.Checked = append(r.Checked, inv.Name)
+	r.Checked = append(r.Checked, Checked{Invariant: inv.Name, Rows: counted.rows, Broken: found})
 	return nil
+}
+
+// counter counts the rows that an invariant reads.
+type counter struct {
+	store.Reader
+	rows int
+}
+
+func (c *counter) Get(ctx context.Context, key []byte) (store.Value, bool, error) {
+	v, found, err := c.Reader.Get(ctx, key)
+	if found {
+		c.rows++
+	}
+	return v, found, err
+}
+
+func (c *counter) Range(ctx context.Context, o store.RangeOptions) ([]store.KV, error) {
+	rows, err := c.Reader.Range(ctx, o)
+	c.rows += len(rows)
+	return rows, err
 }
 
 // Scan calls fn for every row under prefix, in key order, in as many reads as it takes.

@@ -29,10 +29,13 @@ func newDB(t *testing.T, rows int) *store.DB {
 }
 
 func TestRun(t *testing.T) {
-	db := newDB(t, 1)
+	db := newDB(t, 3)
 	broken := errors.New("broken")
 	report, err := Run(t.Context(), db, []Invariant{
-		{Name: "a.clean", Check: func(context.Context, store.Reader, func(string, string)) error { return nil }},
+		{Name: "a.clean", Check: func(ctx context.Context, r store.Reader, _ func(string, string)) error {
+			_, _, err := r.Get(ctx, store.Key("row", "absent").Base)
+			return errors.Join(err, Scan(ctx, r, store.Prefix("row"), func(store.KV) error { return nil }))
+		}},
 		{Name: "a.unreadable", Check: func(context.Context, store.Reader, func(string, string)) error { return broken }},
 		{Name: "a.many", Check: func(_ context.Context, _ store.Reader, report func(string, string)) error {
 			for i := range MaxFindings + 5 {
@@ -50,7 +53,7 @@ func TestRun(t *testing.T) {
 	if want := (Finding{Invariant: "a.many", Subject: "0", Detail: "bad"}); report.Findings[0] != want {
 		t.Errorf("%+v", report.Findings[0])
 	}
-	if !slices.Equal(report.Checked, []string{"a.clean", "a.many"}) {
+	if !slices.Equal(report.Checked, []Checked{{"a.clean", 3, 0}, {"a.many", 0, MaxFindings + 5}}) {
 		t.Errorf("checked %v", report.Checked)
 	}
 }

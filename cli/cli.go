@@ -27,6 +27,9 @@ import (
 // pageMax is the number of items asked for at once.
 const pageMax = 100
 
+// rawNote annotates commands that carry a guest's bytes as they are, and refuse --json.
+const rawNote = "nimbrel-raw"
+
 // client is what the commands share: flags, and the way to the server.
 type client struct {
 	socket string
@@ -39,7 +42,7 @@ func Commands() []*cobra.Command {
 	c := &client{}
 	commands := []*cobra.Command{
 		c.status(), c.hosts(), c.instances(), c.operations(), c.accounts(), c.check(), c.token(),
-		c.ssh(), c.console(), c.forward(), c.environment(), c.store(), c.doctor(),
+		c.explainCommand(), c.ssh(), c.console(), c.forward(), c.environment(), c.store(),
 	}
 	return c.equip(commands)
 }
@@ -55,7 +58,13 @@ func (c *client) equip(commands []*cobra.Command) []*cobra.Command {
 	for _, cmd := range commands {
 		cmd.PersistentFlags().StringVar(&c.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`")
 		cmd.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
-		cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { c.out = cmd.OutOrStdout() }
+		cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+			c.out = cmd.OutOrStdout()
+			if _, raw := cmd.Annotations[rawNote]; raw && c.json {
+				return fmt.Errorf("%s --json: it carries a guest's own bytes, which have no JSON form; leave --json out", cmd.CommandPath())
+			}
+			return nil
+		}
 	}
 	return commands
 }

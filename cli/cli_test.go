@@ -95,7 +95,7 @@ func TestHostsTurnsPages(t *testing.T) {
 
 func TestCheckFails(t *testing.T) {
 	text, err := run(t, "check", "--socket", serve(t, fakeAPI{}))
-	if err != nil || text != "check quota ok\n" {
+	if err != nil || text != "check quota ok (3 rows)\n" {
 		t.Errorf("clean: %v\n%s", err, text)
 	}
 	text, err = run(t, "check", "--socket", serve(t, fakeAPI{findings: []operatorgen.Finding{{Invariant: "address", Subject: "subnet-1", Detail: "lost"}}}))

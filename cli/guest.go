@@ -32,7 +32,8 @@ func (e *ExitError) Error() string {
 func (c *client) console() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
-		Use: "console INSTANCE", Short: "Print a guest's serial console", Args: cobra.ExactArgs(1),
+		Annotations: map[string]string{rawNote: ""},
+		Use:         "console INSTANCE", Short: "Print a guest's serial console", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			instance, err := ids.Parse[ids.Instance](args[0])
 			if err != nil {
@@ -59,7 +60,8 @@ func (c *client) console() *cobra.Command {
 func (c *client) forward() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
-		Use: "forward INSTANCE PORT", Short: "Forward a local port, or standard input and output, to a guest's TCP port",
+		Annotations: map[string]string{rawNote: ""},
+		Use:         "forward INSTANCE PORT", Short: "Forward a local port, or standard input and output, to a guest's TCP port",
 		Long: "Forward dials the guest through its host, outside the security groups. Without --listen it joins standard input and output,\nwhich suits `ssh -o ProxyCommand=\"nimbrel forward %h 22\"`.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +135,8 @@ func (s standardStreams) Close() error                { return nil }
 func (c *client) ssh() *cobra.Command {
 	var keyFile, user string
 	cmd := &cobra.Command{
-		Use: "ssh INSTANCE [-- COMMAND...]", Short: "Log in to a guest, or run a command in it",
+		Annotations: map[string]string{rawNote: ""},
+		Use:         "ssh INSTANCE [-- COMMAND...]", Short: "Log in to a guest, or run a command in it",
 		Long: "Ssh dials the guest's port 22 through its host, outside the security groups. The guest's host key is remembered at the first\nlogin and must not change afterwards.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -43,8 +43,8 @@ func (c *client) status() *cobra.Command {
 }
 
 func (c *client) hosts() *cobra.Command {
-	return &cobra.Command{
-		Use: "hosts", Short: "List hosts", Args: cobra.NoArgs,
+	cmd := &cobra.Command{
+		Use: "hosts", Short: "List hosts, take them out of service and back", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hosts, err := pages(func(token string) ([]operatorgen.Host, string, error) {
 				out, err := c.api().ListHosts(cmd.Context(), &operatorgen.ListHostsInput{MaxResults: maxResults(), NextToken: token})
@@ -58,13 +58,23 @@ func (c *client) hosts() *cobra.Command {
 			}
 			rows := make([][]string, len(hosts))
 			for i, h := range hosts {
-				rows[i] = []string{h.HostId, h.Name, h.Zone, string(h.State), string(h.Driver), h.Address,
+				rows[i] = []string{h.HostId, h.Name, h.Zone, hostState(h), string(h.Driver), h.Address,
 					fmt.Sprintf("%d/%d", h.VcpusFree, h.Vcpus), fmt.Sprintf("%d/%d", h.MemoryFreeMib, h.MemoryMib),
 					strconv.Itoa(int(h.Instances)), ago(h.LastSeenAtMs)}
 			}
 			return c.table(hosts, "HOST NAME ZONE STATE DRIVER ADDRESS VCPUS-FREE MIB-FREE INSTANCES SEEN", rows)
 		},
 	}
+	cmd.AddCommand(c.drain(), c.resume())
+	return cmd
+}
+
+// hostState is a host's state, and that it drains when that does not show.
+func hostState(h operatorgen.Host) string {
+	if h.Draining != nil && *h.Draining && h.State != operatorgen.HostStateDraining {
+		return string(h.State) + ",draining"
+	}
+	return string(h.State)
 }
 
 func (c *client) instances() *cobra.Command {
@@ -109,9 +119,13 @@ func (c *client) listInstances(ctx context.Context, in operatorgen.ListInstances
 func (c *client) operations() *cobra.Command {
 	var in operatorgen.ListOperationsInput
 	var unfinished bool
+	var limit int
 	cmd := &cobra.Command{
 		Use: "ops [RESOURCE]", Short: "List operations, newest first", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 1 {
+				return fmt.Errorf("--limit %d: want at least 1", limit)
+			}
 			in.MaxResults = maxResults()
 			if len(args) == 1 {
 				in.Subject = args[0]
@@ -119,23 +133,43 @@ func (c *client) operations() *cobra.Command {
 			if unfinished {
 				in.Unfinished = &unfinished
 			}
-			out, err := c.api().ListOperations(cmd.Context(), &in)
+			list, more, err := c.listOperations(cmd.Context(), in, limit)
 			if err != nil {
-				return c.explain(err)
+				return err
 			}
-			rows := make([][]string, len(out.Operations))
-			for i, o := range out.Operations {
+			if more {
+				fmt.Fprintf(cmd.ErrOrStderr(), "there are more than %d: raise --limit\n", limit)
+			}
+			rows := make([][]string, len(list))
+			for i, o := range list {
 				took := ""
 				if o.EndedAtMs != nil {
 					took = (time.Duration(*o.EndedAtMs-o.StartedAtMs) * time.Millisecond).String()
 				}
 				rows[i] = []string{o.OperationId, o.Kind, o.Subject, string(o.State), moment(o.StartedAtMs), took, o.Detail}
 			}
-			return c.table(out.Operations, "OPERATION KIND RESOURCE STATE STARTED TOOK DETAIL", rows)
+			return c.table(list, "OPERATION KIND RESOURCE STATE STARTED TOOK DETAIL", rows)
 		},
 	}
 	cmd.Flags().BoolVar(&unfinished, "unfinished", false, "only those under way")
+	cmd.Flags().IntVar(&limit, "limit", 1000, "print at most this `many`")
 	return cmd
+}
+
+// listOperations turns pages until there are limit operations, and says whether there are more.
+func (c *client) listOperations(ctx context.Context, in operatorgen.ListOperationsInput, limit int) (all []operatorgen.Operation, more bool, err error) {
+	all = []operatorgen.Operation{}
+	for {
+		out, err := c.api().ListOperations(ctx, &in)
+		if err != nil {
+			return nil, false, c.explain(err)
+		}
+		all = append(all, out.Operations...)
+		if len(all) > limit || out.NextToken == "" {
+			return all[:min(limit, len(all))], len(all) > limit, nil
+		}
+		in.NextToken = out.NextToken
+	}
 }
 
 func (c *client) imageImport() *cobra.Command {
@@ -221,7 +255,7 @@ func (c *client) printCheck(out *operatorgen.RunCheckOutput) error {
 	}
 	for _, n := range out.Counts {
 		if n.Broken == 0 {
-			fmt.Fprintf(c.out, "check %s ok\n", n.Invariant)
+			fmt.Fprintf(c.out, "check %s ok (%d rows)\n", n.Invariant, n.Checked)
 		}
 	}
 	return nil
@@ -251,10 +285,11 @@ func (c *client) token() *cobra.Command {
 func (c *client) store() *cobra.Command {
 	cmd := &cobra.Command{Use: "rows", Short: "Read the server's rows, for debugging", Args: cobra.NoArgs}
 	var limit int32
+	var reveal bool
 	scan := &cobra.Command{
 		Use: "scan [PREFIX]", Short: "Print rows in key order, one JSON object a line", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in := operatorgen.StoreScanInput{Limit: &limit}
+			in := operatorgen.StoreScanInput{Limit: &limit, Reveal: &reveal}
 			if len(args) == 1 {
 				in.Prefix = args[0]
 			}
@@ -278,7 +313,7 @@ func (c *client) store() *cobra.Command {
 	get := &cobra.Command{
 		Use: "get KEY", Short: "Print one row", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := c.api().StoreGet(cmd.Context(), &operatorgen.StoreGetInput{Key: args[0]})
+			out, err := c.api().StoreGet(cmd.Context(), &operatorgen.StoreGetInput{Key: args[0], Reveal: &reveal})
 			if err != nil {
 				return c.explain(err)
 			}
@@ -288,6 +323,7 @@ func (c *client) store() *cobra.Command {
 			return c.printJSON(out.Row)
 		},
 	}
+	cmd.PersistentFlags().BoolVar(&reveal, "reveal", false, "show user data and sealed secrets too; the audit log notes it")
 	cmd.AddCommand(scan, get)
 	return cmd
 }

@@ -6,6 +6,9 @@ import (
 	"github.com/nimbrel/nimbrel/host"
 )
 
+// HostStep begins the names of an operation's steps that a host timed, by its own clock.
+const HostStep = "host: "
+
 const (
 	// MaxPerRequest is the most instances one RunInstances may ask for.
 	MaxPerRequest = 30
@@ -17,8 +20,10 @@ const (
 	MaxTags = 50
 	// MaxTokenBytes is EC2's bound of a client token, in ASCII characters.
 	MaxTokenBytes = 64
-	// MaxIDsPerRequest bounds the instances that one lifecycle request may name: all of them move in one transaction.
-	MaxIDsPerRequest = 80
+	// MaxIDsPerRequest bounds the instances that one lifecycle request may name, as in EC2.
+	MaxIDsPerRequest = 1000
+	// MaxPerTransaction bounds those that move in one transaction: ending one takes seven of the store's 512 guards.
+	MaxPerTransaction = 64
 	// GuestOverheadMiB is what a guest costs its host beyond its own memory.
 	GuestOverheadMiB = host.GuestOverheadMiB
 	// ConsoleTailBytes is how much of the console ConsoleOutput returns, as in EC2.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -47,6 +48,12 @@ type Attributes struct {
 	UserData              *[]byte // stopped instances only
 	DeleteRootOnTerminate *bool
 	Metadata              *MetadataOptions
+	// Type is a type's name, for a stopped instance. It stays on its host, which must have room: *CapacityError.
+	Type *string
+	// Groups replaces the groups of the primary interface, running or stopped; empty leaves them.
+	Groups []ids.SecurityGroup
+	// SourceDestCheck says whether the host drops what the primary interface sends from addresses that are not its own.
+	SourceDestCheck *bool
 }
 
 // Launcher starts instances.
@@ -57,8 +64,10 @@ type Launcher interface {
 	RunInstances(ctx context.Context, account ids.Account, r RunRequest) (Reservation, error)
 }
 
-// Lifecycle moves instances between states. Each call is one transaction over all ids: all move, or none and the error
-// names the first that may not.
+// Lifecycle moves instances between states. A call of up to MaxPerTransaction ids is one transaction: all move, or none and
+// the error names the first that may not. A longer one, up to MaxIDsPerRequest, is judged as a whole on one snapshot, so
+// that an unknown id or an illegal state moves none, and then takes several transactions: when the world changes meanwhile, or a
+// quota ends, some have moved and the error says what stopped the others. Every call may be repeated.
 type Lifecycle interface {
 	StartInstances(ctx context.Context, account ids.Account, ids []ids.Instance) ([]StateChange, error)
 	// StopInstances shuts guests down; force kills them. Stopping a stopped instance changes nothing.
@@ -95,6 +104,9 @@ type Operator interface {
 	AllInstances(ctx context.Context) ([]*Instance, error)
 	// DrainHost stops (or allows) new placements on a host; what runs there stays.
 	DrainHost(ctx context.Context, id ids.Host, drain bool) error
+	// LastReport is what an instance's host said of it last, in the host's own words and times. It is memory: absent until
+	// the host has said something since this server started.
+	LastReport(id ids.Instance) (host.InstanceStatus, bool)
 }
 
 // Service is the whole part.

@@ -33,7 +33,7 @@ func here(cmd *cobra.Command) (*Cloud, error) {
 }
 
 func upCommand() *cobra.Command {
-	var hosts, zones int
+	var hosts, zones, extra int
 	var fake bool
 	var underlay string
 	var at Places
@@ -53,13 +53,14 @@ func upCommand() *cobra.Command {
 				return fmt.Errorf("--underlay %q: want an IPv4 network such as %s", underlay, DefaultUnderlay)
 			}
 			o.Plan = DefaultPlan(fake, hosts, at)
-			o.Plan.Zones = zones
+			o.Plan.Zones, o.Plan.Extra = zones, extra
 			o.Places = cmd.Flags().Changed("port") || cmd.Flags().Changed("prefix") || cmd.Flags().Changed("underlay")
 			return c.Up(cmd.Context(), o)
 		},
 	}
 	cmd.Flags().IntVar(&hosts, "hosts", defaultHosts, "how `many` hosts")
 	cmd.Flags().IntVar(&zones, "zones", defaultZones, "how `many` zones fake hosts are spread over")
+	cmd.Flags().IntVar(&extra, "fake-hosts", 0, "how `many` fake hosts beside the real ones")
 	cmd.Flags().BoolVar(&fake, "fake", false, "use fake hosts: simulated guests, no root needed")
 	cmd.Flags().IntVar(&at.Port, "port", DefaultPort, "`port` of the EC2 API on loopback; the host link and metrics have the next two")
 	cmd.Flags().StringVar(&at.Prefix, "prefix", DefaultPrefix, "what the `names` of namespaces and links begin with")

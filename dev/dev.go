@@ -26,8 +26,9 @@ import (
 // Plan is what a one-machine cloud consists of. It is fixed by the first Up and kept in the state directory.
 type Plan struct {
 	Hosts    int          `json:"hosts"`
-	Fake     bool         `json:"fake"`  // hosts pretend; nothing needs root
-	Zones    int          `json:"zones"` // that fake hosts are spread over; each real host is a zone of its own
+	Extra    int          `json:"fakeHosts,omitempty"` // hosts that pretend, beside real ones
+	Fake     bool         `json:"fake"`                // hosts pretend; nothing needs root
+	Zones    int          `json:"zones"`               // that fake hosts are spread over; each real host is a zone of its own
 	Region   string       `json:"region"`
 	Listen   string       `json:"listen"`  // EC2 API
 	Metrics  string       `json:"metrics"` // metrics, health and profiles
@@ -55,7 +56,10 @@ const (
 	// emulatedVCPUs is how many vCPUs one processor carries.
 	emulatedVCPUs = 4
 	maxFakeHosts  = 256
-	maxZones      = 16 // the server's
+	// fakeVCPUs and fakeMemoryMi are what a fake host offers.
+	fakeVCPUs    = 64
+	fakeMemoryMi = 256 << 10
+	maxZones     = 16 // the server's
 )
 
 // Cloud is a one-machine cloud in a state directory.
@@ -91,7 +95,7 @@ func DefaultPlan(fake bool, hosts int, at Places) Plan {
 		Hosts: hosts, Fake: fake, Zones: defaultZones, Region: defaultRegion,
 		Listen: local(0), Link: local(1), Metrics: local(2), LinkPort: at.Port + 1,
 		Underlay: at.Underlay, Prefix: at.Prefix,
-		VCPUs: 64, MemoryMi: 256 << 10,
+		VCPUs: fakeVCPUs, MemoryMi: fakeMemoryMi,
 	}
 	if !fake {
 		share := max(1, hosts) // Validate refuses fewer
@@ -104,10 +108,16 @@ func DefaultPlan(fake bool, hosts int, at Places) Plan {
 // Validate reports the first thing wrong with a plan.
 func (p Plan) Validate() error {
 	if p.Fake {
+		if p.Extra != 0 {
+			return errors.New("fake hosts beside fake hosts: say how many with --hosts alone")
+		}
 		if p.Hosts < 1 || p.Hosts > maxFakeHosts || p.Zones < 1 || p.Zones > maxZones {
 			return fmt.Errorf("%d fake hosts in %d zones: want 1 to %d hosts and 1 to %d zones", p.Hosts, p.Zones, maxFakeHosts, maxZones)
 		}
 		return nil
+	}
+	if p.Extra < 0 || p.Extra > maxFakeHosts || (p.Extra > 0 && (p.Zones < 1 || p.zoneCount() > maxZones)) {
+		return fmt.Errorf("%d fake hosts in %d zones beside %d real hosts: want up to %d hosts, and up to %d zones in all, since each real host is one", p.Extra, p.Zones, p.Hosts, maxFakeHosts, maxZones)
 	}
 	if p.Hosts < 1 || p.Hosts > maxZones {
 		return fmt.Errorf("%d hosts: want 1 to %d, since each is a zone of its own", p.Hosts, maxZones)
@@ -122,8 +132,11 @@ func (p Plan) fabric() fabric.Plan {
 // zone is the zone of host index, counted from 1: us-nimbrel-1a and so on.
 func (p Plan) zone(index int) string {
 	letter := index - 1
-	if p.Fake {
+	switch {
+	case p.Fake:
 		letter %= p.Zones
+	case index > p.Hosts: // their zones come after those of the real hosts
+		letter = p.Hosts + (index-p.Hosts-1)%p.Zones
 	}
 	return p.Region + string(rune('a'+letter))
 }
@@ -133,7 +146,21 @@ func (p Plan) zoneCount() int {
 	if p.Fake {
 		return p.Zones
 	}
-	return p.Hosts
+	return p.Hosts + min(p.Zones, p.Extra)
+}
+
+// hosts is how many there are of both kinds; the real ones come first.
+func (p Plan) hosts() int { return p.Hosts + p.Extra }
+
+// pretends says whether host index, counted from 1, is a fake one.
+func (p Plan) pretends(index int) bool { return p.Fake || index > p.Hosts }
+
+// offer is what host index has for guests.
+func (p Plan) offer(index int) (vcpus, memoryMi int) {
+	if p.pretends(index) {
+		return fakeVCPUs, fakeMemoryMi
+	}
+	return p.VCPUs, p.MemoryMi
 }
 
 // uidBase is the first of the users that guests of host index run as: ranges of a cloud's hosts and of two clouds do not
@@ -191,6 +218,9 @@ func (c *Cloud) ensurePlan(want Plan, places bool) (Plan, error) {
 	if err == nil {
 		if places && (have.Listen != want.Listen || have.Prefix != want.Prefix || have.Underlay != want.Underlay) {
 			return Plan{}, fmt.Errorf("the cloud in %s listens at %s, with names %s… and hosts in %s, not at %s, %s…, %s: run `nimbrel dev down` first", c.Dir, have.Listen, have.Prefix, have.Underlay, want.Listen, want.Prefix, want.Underlay)
+		}
+		if have.Extra != want.Extra {
+			return Plan{}, fmt.Errorf("the cloud in %s has %d fake hosts beside its real ones, not %d: run `nimbrel dev down` first", c.Dir, have.Extra, want.Extra)
 		}
 		if have.Fake != want.Fake || have.Hosts != want.Hosts {
 			return Plan{}, fmt.Errorf("the cloud in %s has %d hosts (fake: %v), not %d (fake: %v): run `nimbrel dev down` first", c.Dir, have.Hosts, have.Fake, want.Hosts, want.Fake)

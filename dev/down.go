@@ -44,7 +44,7 @@ func (c *Cloud) Down(ctx context.Context, agreed bool) error {
 		}
 	}
 	var errs []error
-	for i := 1; i <= plan.Hosts; i++ {
+	for i := 1; i <= plan.hosts(); i++ {
 		errs = append(errs, c.endHost(ctx, plan, i))
 	}
 	errs = append(errs, c.daemons().Stop("server", stopGrace))
@@ -90,7 +90,7 @@ func (c *Cloud) endHost(ctx context.Context, p Plan, i int) error {
 	if err := c.daemons().Stop(hostName(i), stopGrace); err != nil {
 		return err
 	}
-	if _, err := os.Stat(c.hostDir(i)); errors.Is(err, os.ErrNotExist) || p.Fake {
+	if _, err := os.Stat(c.hostDir(i)); errors.Is(err, os.ErrNotExist) || p.pretends(i) {
 		return nil
 	}
 	place := p.fabric().Host(i)

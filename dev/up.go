@@ -128,7 +128,7 @@ func (c *Cloud) ensureServer(ctx context.Context, p Plan) error {
 func (c *Cloud) ensureHosts(ctx context.Context, p Plan) error {
 	var records []daemon.Record
 	var begun int
-	for i := 1; i <= p.Hosts; i++ {
+	for i := 1; i <= p.hosts(); i++ {
 		rec, started, err := c.ensureHost(ctx, p, i)
 		if err != nil {
 			return fmt.Errorf("start %s: %w", hostName(i), err)
@@ -148,13 +148,14 @@ func (c *Cloud) ensureHosts(ctx context.Context, p Plan) error {
 }
 
 func (c *Cloud) ensureHost(ctx context.Context, p Plan, i int) (daemon.Record, bool, error) {
+	vcpus, memoryMi := p.offer(i)
 	args := []string{
 		"agent", "--state-dir", c.hostDir(i), "--name", hostName(i), "--zone", p.zone(i), "--region", p.Region, "--server", p.linkAddress(),
-		"--vcpus", strconv.Itoa(p.VCPUs), "--memory-mib", strconv.Itoa(p.MemoryMi),
+		"--vcpus", strconv.Itoa(vcpus), "--memory-mib", strconv.Itoa(memoryMi),
 		"--image-source", filepath.Join(statedir.Server(c.Dir), "images"),
 	}
 	spec := daemon.Spec{Name: hostName(i), Path: c.Binary, Env: daemonEnv()}
-	if p.Fake {
+	if p.pretends(i) {
 		args = append(args, "--driver", "fake")
 	} else {
 		place := p.fabric().Host(i)

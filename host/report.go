@@ -71,6 +71,12 @@ type InstanceStatus struct {
 	RebootID   string       `cbor:"8,keyasint,omitempty"`  // the last reboot that was executed
 	StartedMs  int64        `cbor:"9,keyasint,omitempty"`  // Unix time of the generation's start; 0 before it
 	Resets     int          `cbor:"10,keyasint,omitempty"` // times that the guest restarted itself in this generation
+
+	// When the generation's start got how far, in Unix time of the host's clock; 0: not yet, or not known any more.
+	ReceivedMs int64 `cbor:"11,keyasint,omitempty"` // the host saw the document that asks for it
+	ImageMs    int64 `cbor:"12,keyasint,omitempty"` // its image was here
+	PortsMs    int64 `cbor:"13,keyasint,omitempty"` // its network was programmed
+	DHCPMs     int64 `cbor:"14,keyasint,omitempty"` // the guest's first DHCP message, good to a second
 }
 
 // ConsoleRequest is the header of a StreamConsole stream. The host writes the serial console's bytes and closes.

@@ -6,7 +6,10 @@
 //
 // Invariant: an available image's digest and size never change; a launch checks at commit that the image still exists.
 //
-// Deliberately absent so far: chunked content, import of other formats, snapshots, sharing with single accounts.
+// New content comes from operators (RegisterLocal). Accounts register further images of content that they may launch, which
+// they name by an image's root snapshot or location, and share them: an image is private until its owner permits others.
+//
+// Deliberately absent so far: chunked content, import of other formats, snapshots of their own.
 //
 // Start reading at Service.
 package image

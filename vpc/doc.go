@@ -10,7 +10,8 @@
 //   - Subnets of a VPC do not overlap, and lie within its range.
 //   - A VPC's network identifier (VNI) is never used by another VPC, also after deletion.
 //   - A group, subnet or VPC that something refers to cannot be deleted.
-//   - A security identity, the number of a set of groups within one VPC, never changes its meaning and is not used again.
+//   - A security identity, the number of a set of groups within one VPC, means another set only once every host that could
+//     know it has confirmed that it is gone.
 //   - An edit of rules happens whole or not at all.
 //
 // Deliberately absent: internet and NAT gateways, elastic addresses, peering, IPv6, custom routes, network ACLs and DHCP

@@ -8,7 +8,7 @@ const (
 	MaxSubnetsPerVPC             = 200
 	MaxRulesPerDirection         = 60 // of one group
 	MaxGroupsPerInterface        = 5
-	MaxIdentitiesPerVPC          = 65535 // ever: numbers are not used again
+	MaxIdentitiesPerVPC          = 65535 // those whose hosts have not confirmed their end included
 	MaxRulesPerCall              = 120
 	MaxGroupNameBytes            = 255
 	MaxDescriptionBytes          = 255

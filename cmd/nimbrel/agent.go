@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ type agentFlags struct {
 	forwarders                                         []string
 	vcpus, memoryMiB, uidBase                          int
 	logLevel, metrics                                  string
+	imageUnusedFor                                     time.Duration
 	settings                                           *settings
 }
 
@@ -62,6 +64,7 @@ func agentCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.server, "server", "", "`address:port` of the server's host link")
 	cmd.Flags().StringVar(&f.join, "join", "", "join `token`, needed once; arguments are seen by every user of the machine, the variable is not")
 	cmd.Flags().StringVar(&f.imageSource, "image-source", "", "`directory` to take images from, when the server's is on this machine")
+	cmd.Flags().DurationVar(&f.imageUnusedFor, "image-unused-for", agent.DefaultImageUnusedFor, "how `long` an image is kept that no guest or kept disk needs, at least 10m; below 0 for ever")
 	cmd.Flags().StringSliceVar(&f.forwarders, "dns-forwarder", nil, "DNS `server` for names outside the VPC, address:port")
 	cmd.Flags().IntVar(&f.vcpus, "vcpus", 0, "vCPUs to offer; 0 measures")
 	cmd.Flags().IntVar(&f.memoryMiB, "memory-mib", 0, "memory to offer, in MiB; 0 measures")
@@ -152,7 +155,7 @@ func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
 	}
 	o := agent.Options{
 		ID: id, Name: f.name, Zone: f.zone, StateDir: stateDir, ImageSource: f.imageSource, Driver: f.driver,
-		VCPUs: f.vcpus, MemoryMiB: f.memoryMiB, Version: version, Log: log,
+		VCPUs: f.vcpus, MemoryMiB: f.memoryMiB, ImageUnusedFor: f.imageUnusedFor, Version: version, Log: log,
 	}
 	if f.server != "" {
 		o.ServerAddrs = strings.Split(f.server, ",")
@@ -203,8 +206,25 @@ func hostID(stateDir string) (ids.Host, error) {
 		return "", err
 	}
 	id := ids.New[ids.Host](rand.Reader)
-	if err := os.WriteFile(path+".new", []byte(string(id)+"\n"), 0o600); err != nil {
-		return "", err
+	return id, writeDurably(path, []byte(string(id)+"\n"))
+}
+
+// writeDurably replaces a file whole. After a power loss there is the old or the new one.
+func writeDurably(path string, b []byte) error {
+	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	return id, os.Rename(path+".new", path)
+	_, err = file.Write(b)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -157,7 +157,7 @@ func assign(f *pflag.Flag, value any) error {
 func fits(kind string, value any) bool {
 	switch value.(type) {
 	case string:
-		return kind == "string"
+		return kind == "string" || kind == "duration"
 	case bool:
 		return kind == "bool"
 	case int64:

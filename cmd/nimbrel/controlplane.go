@@ -95,6 +95,7 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 		Clock: surroundings.Clock, Log: log,
 	})
 	c.compute.SetLink(c.link)
+	c.networks.FollowApplied(c.link.AppliedTopic)
 	return c, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nimbrel/nimbrel/cli"
 	"github.com/nimbrel/nimbrel/dev"
+	"github.com/nimbrel/nimbrel/host/doctor"
 	imagetool "github.com/nimbrel/nimbrel/image/tool"
 	storetool "github.com/nimbrel/nimbrel/store/tool"
 )
@@ -38,7 +39,7 @@ func status(err error) int {
 		return 0
 	case errors.As(err, &exit):
 		return exit.Status
-	case errors.Is(err, cli.ErrFindings):
+	case errors.Is(err, cli.ErrFindings), errors.Is(err, doctor.ErrMissing):
 		return 1 // each has been printed
 	}
 	fmt.Fprintln(os.Stderr, "error:", err)
@@ -54,7 +55,7 @@ func root() *cobra.Command {
 	images := imagetool.Command()
 	images.Short = "Build, import and list images"
 	images.AddCommand(cli.ImageCommands()...)
-	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(), manCommand(cmd))
+	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(), doctor.Command(), manCommand(cmd))
 	cmd.AddCommand(cli.Commands()...)
 	return cmd
 }

@@ -155,16 +155,45 @@ func (f *serverFlags) listenOperators() (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.Listen("unix", path)
+	return f.listenPrivately(path)
+}
+
+// listenPrivately makes a unix socket that nobody else can connect to at any moment: it gets its owner and mode in a
+// folder that others cannot enter, whatever this process's umask is, and appears at path as it is to stay.
+func (f *serverFlags) listenPrivately(path string) (net.Listener, error) {
+	private, err := os.MkdirTemp(filepath.Dir(path), ".") // short: a socket's path has at most 107 bytes
 	if err != nil {
 		return nil, err
 	}
-	err = os.Chmod(path, 0o600)
+	defer os.RemoveAll(private)
+	hidden := filepath.Join(private, "s")
+	l, err := net.Listen("unix", hidden)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it would unlink the name that the socket leaves
+	err = os.Chmod(hidden, 0o600)
 	if err == nil && f.operatorUID >= 0 {
-		err = os.Chown(path, f.operatorUID, -1)
+		err = os.Chown(hidden, f.operatorUID, -1)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("give %s to user %s: %w", path, strconv.Itoa(f.operatorUID), err), l.Close())
 	}
-	return l, nil
+	if err := os.Rename(hidden, path); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return unlinking{l, path}, nil
+}
+
+// unlinking removes a socket's name when its listener closes.
+type unlinking struct {
+	net.Listener
+	path string
+}
+
+func (u unlinking) Close() error {
+	if err := os.Remove(u.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, u.Listener.Close())
+	}
+	return u.Listener.Close()
 }

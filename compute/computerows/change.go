@@ -35,20 +35,27 @@ func (m *Moment) load(ctx context.Context, r store.Reader, a ids.Account, id ids
 	return i, nil
 }
 
-// Verb applies a client's verb to one instance, judged on its row as it is now. force matters to Stop only.
-func (m *Moment) Verb(ctx context.Context, tx *store.Tx, a ids.Account, id ids.Instance, v lifecycle.Verb, force bool) (compute.StateChange, error) {
-	i, err := m.load(ctx, tx, a, id)
+// Judge says what a verb would do to an instance as its row is now, or why it may not.
+func (m *Moment) Judge(ctx context.Context, r store.Reader, a ids.Account, id ids.Instance, v lifecycle.Verb) (Instance, compute.StateChange, error) {
+	i, err := m.load(ctx, r, a, id)
 	if err != nil {
-		return compute.StateChange{}, err
+		return i, compute.StateChange{}, err
 	}
 	change := compute.StateChange{Instance: id, Previous: i.State}
 	change.Current, err = lifecycle.Next(id, i.State, v)
+	if err == nil && v == lifecycle.Terminate && i.Protected && change.Current != change.Previous {
+		err = &compute.ProtectedError{Instance: id}
+	}
+	return i, change, err
+}
+
+// Verb applies a client's verb to one instance, judged on its row as it is now. force matters to Stop only.
+func (m *Moment) Verb(ctx context.Context, tx *store.Tx, a ids.Account, id ids.Instance, v lifecycle.Verb, force bool) (compute.StateChange, error) {
+	i, change, err := m.Judge(ctx, tx, a, id, v)
 	if err != nil {
 		return change, err
 	}
 	switch {
-	case v == lifecycle.Terminate && i.Protected && change.Current != change.Previous:
-		return change, &compute.ProtectedError{Instance: id}
 	case v == lifecycle.Reboot:
 		return change, m.reboot(ctx, tx, &i)
 	case v == lifecycle.Stop && force && i.State == compute.Stopping && i.Power != host.PowerKill:
@@ -134,11 +141,18 @@ func (m *Moment) end(ctx context.Context, tx *store.Tx, i *Instance, why compute
 	}
 	m.enter(i, compute.ShuttingDown, why, transition)
 	i.put(tx)
-	if !i.KeepRoot {
-		v := i.volume()
-		v.Deleting = true
-		tx.Put(volumeKey(v.ID), row.Encode(v))
+	if i.KeepRoot {
+		return nil
 	}
+	v, err := i.rootVolume(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if v.Charged {
+		accountrows.Refund(tx, i.Account, account.QuotaVolumes, 1)
+	}
+	v.Deleting, v.Charged = true, false
+	tx.Put(volumeKey(v.ID), row.Encode(v))
 	return nil
 }
 
@@ -158,41 +172,4 @@ func (i *Instance) put(tx *store.Tx) { tx.Put(instanceKey(i.ID), row.Encode(*i))
 func (i *Instance) tell(tx *store.Tx) {
 	dispatchrows.Put(tx, dispatchrows.Named(host.DocHost(i.Host)), host.SectionInstances, string(i.ID),
 		store.Bytes(host.Encode(i.Item())), i.needs())
-}
-
-// Modify changes attributes of one instance.
-func (m *Moment) Modify(ctx context.Context, tx *store.Tx, a ids.Account, id ids.Instance, c compute.Attributes) error {
-	i, err := m.load(ctx, tx, a, id)
-	if err != nil {
-		return err
-	}
-	if i.State == compute.ShuttingDown || i.State == compute.Terminated {
-		return &compute.StateError{Instance: id, State: i.State, Verb: "modified"}
-	}
-	if c.UserData != nil {
-		if _, err := lifecycle.Next(id, i.State, lifecycle.ModifyStopped); err != nil {
-			return err
-		}
-		i.UserData = *c.UserData
-	}
-	set(&i.Protected, c.DisableAPITermination)
-	set(&i.OnShutdown, c.ShutdownBehavior)
-	if c.Metadata != nil {
-		i.Metadata = Metadata(*c.Metadata)
-	}
-	if c.DeleteRootOnTerminate != nil {
-		i.KeepRoot = !*c.DeleteRootOnTerminate
-		tx.Put(volumeKey(i.RootVolume), row.Encode(i.volume()))
-	}
-	i.put(tx)
-	if c.UserData != nil || c.Metadata != nil || c.DeleteRootOnTerminate != nil {
-		i.tell(tx)
-	}
-	return nil
-}
-
-func set[T any](to *T, from *T) {
-	if from != nil {
-		*to = *from
-	}
 }

@@ -30,6 +30,9 @@ var goldenRows = map[string]any{
 		ID: "vol-1", Account: "123456789012", Zone: "z", SizeGiB: 1, CreatedMs: 2, Instance: "i-1", Device: "/dev/xvda", Keep: true,
 		Image: "ami-1", Deleting: true, Host: "h-1",
 	},
+	"volume.2": Volume{
+		ID: "vol-1", Account: "123456789012", Zone: "z", SizeGiB: 1, CreatedMs: 2, Instance: "i-1", Device: "/dev/xvda", Image: "ami-1", Charged: true,
+	},
 	"host":      Host{Info: host.Info{ID: "h-1", Name: "n", VCPUs: 1}, Draining: true},
 	"placement": Placement{Size: fit.Size{VCPUs: 1}, Releasing: true, InstancesSeq: 2, SinceMs: 3},
 }
@@ -68,7 +71,7 @@ func decodeAs(t *testing.T, name string, b []byte) any {
 	switch name {
 	case "instance":
 		got, err = row.Decode[Instance](b)
-	case "volume":
+	case "volume", "volume.2":
 		got, err = row.Decode[Volume](b)
 	case "host":
 		got, err = row.Decode[Host](b)

@@ -80,6 +80,7 @@ func Invariants() []check.Invariant {
 			}
 			return 0
 		})),
+		accountrows.QuotaInvariant("compute.volume-quota", account.QuotaVolumes, chargedVolumes),
 		tagrows.Invariant("compute.tags", func(ctx context.Context, r store.Reader, a ids.Account, resource string) (bool, bool, error) {
 			if !strings.HasPrefix(resource, "i-") && !strings.HasPrefix(resource, "vol-") {
 				return false, false, nil
@@ -159,6 +160,20 @@ func count(of func(*Instance) int64) func(context.Context, store.Reader) (map[id
 		}
 		return used, nil
 	}
+}
+
+func chargedVolumes(ctx context.Context, r store.Reader) (map[ids.Account]int64, error) {
+	c, err := takeCensus(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	used := map[ids.Account]int64{}
+	for _, v := range c.volumes {
+		if v.Charged {
+			used[v.Account]++
+		}
+	}
+	return used, nil
 }
 
 func checkCapacity(_ context.Context, _ store.Reader, c *census, report reportFunc) error {

@@ -3,6 +3,7 @@ package computerows
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account"
@@ -80,6 +81,7 @@ func (l *Launch) one(tx *store.Tx, p *Planned) (Launched, error) {
 	i := &p.Instance
 	accountrows.Charge(tx, i.Account, account.QuotaInstances, 1)
 	accountrows.Charge(tx, i.Account, account.QuotaVCPUs, int64(i.VCPUs))
+	accountrows.Charge(tx, i.Account, account.QuotaVolumes, 1)
 	chosen := tx.FirstOf(alternatives(p.Candidates, i.Size), store.Else(l.NoRoom))
 	request := p.Attach
 	request.Host, request.Prepared = chosen, l.Network
@@ -101,7 +103,7 @@ func (l *Launch) one(tx *store.Tx, p *Planned) (Launched, error) {
 }
 
 // CandidatesFor is how many candidates each instance of a launch may have, so that the commit stays within the store's
-// bound of guards. An instance takes nine, and one for each resource of each candidate.
+// bound of guards. An instance takes ten, and one for each resource of each candidate.
 func CandidatesFor(instances int) int {
 	const perLaunch, perInstance, perCandidate = 8, 10, 4
 	room := (store.MaxGuards-perLaunch)/instances - perInstance
@@ -123,8 +125,17 @@ func (i *Instance) needs() dispatchrows.ItemOption { return dispatchrows.Topics(
 func (i *Instance) volume() Volume {
 	return Volume{
 		ID: i.RootVolume, Account: i.Account, Zone: i.Zone, SizeGiB: i.RootDiskGiB, CreatedMs: i.CreatedMs, Instance: i.ID,
-		Device: i.RootDevice, Keep: i.KeepRoot, Image: i.Image,
+		Device: i.RootDevice, Keep: i.KeepRoot, Image: i.Image, Charged: true,
 	}
+}
+
+// rootVolume reads the row of the instance's root disk.
+func (i *Instance) rootVolume(ctx context.Context, r store.Reader) (Volume, error) {
+	v, found, err := read[Volume](ctx, r, volumeKey(i.RootVolume))
+	if err == nil && !found {
+		err = fmt.Errorf("read root volume %s of %s: no such row", i.RootVolume, i.ID)
+	}
+	return v, err
 }
 
 func (i *Instance) operation(kind string, now time.Time) op.Operation {

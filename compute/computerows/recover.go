@@ -77,7 +77,7 @@ func (m *Moment) step(ctx context.Context, tx *store.Tx, i *Instance, s lifecycl
 	case lifecycle.Run:
 		m.enter(i, compute.Running, compute.Reason{}, "")
 		i.put(tx)
-		return op.Finish(ctx, tx, i.Operation, op.Succeeded, "", m.Now)
+		return op.Finish(ctx, tx, i.Operation, op.Succeeded, "", m.Now, milestones(r)...)
 	case lifecycle.Halt:
 		return m.halt(ctx, tx, i, r)
 	case lifecycle.StopGuest:
@@ -189,7 +189,9 @@ func (m *Moment) Release(ctx context.Context, tx *store.Tx, h ids.Host, id ids.I
 	}
 	if last {
 		i.HostConfirmed = true
-		m.releaseRoot(tx, &i)
+		if err := m.releaseRoot(ctx, tx, &i); err != nil {
+			return err
+		}
 	}
 	if i.HostConfirmed && i.Former == "" {
 		return m.terminated(ctx, tx, &i)
@@ -210,17 +212,21 @@ func interfaceGone(ctx context.Context, tx *store.Tx, i *Instance, a Applied) (b
 }
 
 // releaseRoot ends the root volume, or leaves it lying on its host: then it holds its size under its own id.
-func (m *Moment) releaseRoot(tx *store.Tx, i *Instance) {
+func (m *Moment) releaseRoot(ctx context.Context, tx *store.Tx, i *Instance) error {
 	if !i.KeepRoot {
 		tx.Delete(volumeKey(i.RootVolume))
 		tx.Delete(ownedKey(i.Account, i.RootVolume))
 		tagrows.Delete(tx, i.Account, i.RootVolume)
-		return
+		return nil
 	}
-	v := i.volume()
+	v, err := i.rootVolume(ctx, tx)
+	if err != nil {
+		return err
+	}
 	v.Instance, v.Device, v.Host = "", "", i.Host
 	tx.Put(volumeKey(v.ID), row.Encode(v))
 	tx.Put(placementKey(i.Host, v.ID), row.Encode(Placement{Size: fit.Size{DiskGiB: i.Size.DiskGiB}, SinceMs: m.Now.UnixMilli()}))
+	return nil
 }
 
 func (m *Moment) terminated(ctx context.Context, tx *store.Tx, i *Instance) error {

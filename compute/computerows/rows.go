@@ -95,6 +95,8 @@ type Volume struct {
 	Image     ids.Image    `cbor:"9,keyasint"`
 	Deleting  bool         `cbor:"10,keyasint,omitempty"`
 	Host      ids.Host     `cbor:"11,keyasint,omitempty"` // where a kept disk lies, once its instance is gone
+	// Charged says that the volume uses the account's quota. Volumes of before there was a charge never do.
+	Charged bool `cbor:"12,keyasint,omitempty"`
 }
 
 // Host is a host's row: its own description, and whether it drains.

@@ -67,8 +67,19 @@ type Options struct {
 	Dir    string    // for image content
 	CIDR   string    // of the subnet; default 10.0.0.0/16
 	Log    *slog.Logger
+	// Resume is what an earlier world made on the same store; nil makes it.
+	Resume *Furniture
 	// Between wraps the engine for each compute service that starts, to fail or count its commits; nil means not.
 	Between func(store.Engine) store.Engine
+}
+
+// Furniture is what launches refer to.
+type Furniture struct {
+	Account ids.Account
+	VPC     ids.VPC
+	Subnet  ids.Subnet
+	Group   ids.SecurityGroup
+	Image   ids.Image
 }
 
 // World is a control plane without doors: accounts, images, compute and fake hosts on one store, with one account, VPC,
@@ -80,11 +91,7 @@ type World struct {
 	Accounts *accounts.Service
 	Images   *images.Service
 	Networks *vpcs.Service
-	Account  ids.Account
-	VPC      ids.VPC
-	Subnet   ids.Subnet
-	Group    ids.SecurityGroup
-	Image    ids.Image
+	Furniture
 
 	options Options
 	ctx     context.Context
@@ -94,7 +101,7 @@ type World struct {
 	stopped chan struct{}
 }
 
-// Open makes a world on an empty store. It works until ctx ends; Wait waits for that.
+// Open makes a world on an empty store, or goes on with one. It works until ctx ends; Wait waits for that.
 func Open(ctx context.Context, o Options) (*World, error) {
 	w := &World{options: o, ctx: ctx, Env: env.Env{Clock: o.Clock, Random: rand.Reader}}
 	if o.Clock == nil {
@@ -126,7 +133,9 @@ func Open(ctx context.Context, o Options) (*World, error) {
 	w.run(ctx, w.Accounts.Run)
 	w.run(ctx, w.Networks.Run)
 	w.run(ctx, w.Images.Run)
-	if err := w.furnish(ctx); err != nil {
+	if o.Resume != nil {
+		w.Furniture = *o.Resume
+	} else if err := w.furnish(ctx); err != nil {
 		return nil, fmt.Errorf("furnish test world: %w", err)
 	}
 	w.Fleet = New(w.DB, nil)
@@ -195,7 +204,7 @@ func (w *World) furnish(ctx context.Context) error {
 	_, err = w.DB.Transact(ctx, func(tx *store.Tx) error {
 		_, err := imagerows.Register(ctx, tx, imagerows.Image{
 			ID: w.Image, Owner: w.Account, Name: "test-image", Public: true, SHA256: strings.Repeat("0", 64), Bytes: 1 << 29,
-			Architecture: "x86_64", CreatedMs: w.Env.Clock.Now().UnixMilli(),
+			Architecture: "x86_64", RootSnapshot: ids.New[ids.Snapshot](rand.Reader), CreatedMs: w.Env.Clock.Now().UnixMilli(),
 		})
 		return err
 	})

@@ -87,6 +87,15 @@ func (s Size) Add(o Size) Size {
 	return Size{s.VCPUs + o.VCPUs, s.MemoryMiB + o.MemoryMiB, s.DiskGiB + o.DiskGiB, s.Slots + o.Slots}
 }
 
+// Split separates a difference into what is more and what is less, both not negative.
+func (s Size) Split() (more, less Size) {
+	for _, r := range Resources {
+		n := s.In(r)
+		more, less = more.With(r, max(n, 0)), less.With(r, max(-n, 0))
+	}
+	return more, less
+}
+
 // LeftKey is the row that counts what is left of a host's resource.
 func LeftKey(h ids.Host, r Resource) []byte { return AppendLeftKey(nil, h, r) }
 

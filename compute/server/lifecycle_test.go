@@ -13,6 +13,7 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/svc/op"
+	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // verb is one lifecycle call and where it leads from running, alone and settled.
@@ -169,6 +170,138 @@ func TestAllOrNone(t *testing.T) {
 	w.told("to stop, and never to reboot", list[0], func(i host.Instance) bool { return i.Power == host.PowerStop && i.RebootID == "" })
 }
 
+// TestManyAtOnce: more instances than one transaction holds move with one call, and an illegal one at the end of the list keeps the
+// first from moving.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 8)
+	if err := errors.Join(w.SetQuota(account.QuotaInstances, 200), w.SetQuota(account.QuotaVCPUs, 400)); err != nil {
+		t.Fatal(err)
+	}
+	var list []ids.Instance
+	for len(list) <= 2*compute.MaxPerTransaction {
+		list = append(list, w.running(compute.MaxPerRequest)...)
+	}
+	w.stop(list[len(list)-1])
+	w.await(compute.Stopped, list[len(list)-1])
+	var illegal *compute.StateError
+	if err := w.Compute().RebootInstances(w.ctx, w.Account, list); !errors.As(err, &illegal) {
+		t.Errorf("reboot with a stopped one: %v", err)
+	}
+	var missing *compute.NotFoundError
+	if _, err := w.Compute().TerminateInstances(w.ctx, w.Account, append(slices.Clone(list), "i-00000000000000001", "i-00000000000000002")); !errors.As(err, &missing) || len(missing.IDs) != 2 {
+		t.Errorf("terminate with two unknown: %v", err)
+	}
+	for _, i := range w.all() {
+		if i.State != compute.Running && i.ID != list[len(list)-1] {
+			t.Fatalf("%s is %s after refused calls", i.ID, i.State)
+		}
+	}
+	if changes := w.terminate(list...); len(changes) != len(list) || changes[len(list)-1].Instance != list[len(list)-1] {
+		t.Errorf("%d changes for %d", len(changes), len(list))
+	}
+	w.await(compute.Terminated, list...)
+	tooMany := make([]ids.Instance, compute.MaxIDsPerRequest+1)
+	for k := range tooMany {
+		tooMany[k] = ids.Instance(fmt.Sprintf("i-%017x", k))
+	}
+	var refused *compute.RequestError
+	if _, err := w.Compute().StartInstances(w.ctx, w.Account, tooMany); !errors.As(err, &refused) {
+		t.Errorf("%d ids: %v", len(tooMany), err)
+	}
+}
+
+// TestResize: a stopped instance takes another type where its host has room, and its host and quota follow.
+func TestResize(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.running(1)[0]
+	resize := func(name string) error {
+		return w.Compute().ModifyInstanceAttributes(w.ctx, w.Account, id, compute.Attributes{Type: &name})
+	}
+	var illegal *compute.StateError
+	if err := resize("t3.small"); !errors.As(err, &illegal) {
+		t.Errorf("resize of a running one: %v", err)
+	}
+	w.stop(id)
+	w.await(compute.Stopped, id)
+	var refused *compute.RequestError
+	if err := resize("z9.huge"); !errors.As(err, &refused) {
+		t.Errorf("resize to nothing: %v", err)
+	}
+	h := w.left(w.get(id).Host)
+	var full *compute.CapacityError
+	if err := resize("m5.24xlarge"); !errors.As(err, &full) || w.left(h.ID) != h {
+		t.Errorf("resize beyond the host: %v, left %+v", err, w.left(h.ID))
+	}
+	was, _ := compute.TypeNamed(w.get(id).Type)
+	if err := resize("t3.small"); err != nil {
+		t.Fatal(err)
+	}
+	w.check()
+	is, _ := compute.TypeNamed("t3.small")
+	got := w.left(h.ID)
+	if got.LeftVCPUs != h.LeftVCPUs-is.VCPUs+was.VCPUs || got.LeftMemoryMiB != h.LeftMemoryMiB-is.MemoryMiB+was.MemoryMiB {
+		t.Errorf("left %+v, before %+v", got, h)
+	}
+	w.start(id)
+	w.await(compute.Running, id)
+	w.told("of the type", id, func(i host.Instance) bool {
+		return i.Type == "t3.small" && i.VCPUs == is.VCPUs && i.MemoryMiB == is.MemoryMiB
+	})
+	w.stop(id)
+	w.await(compute.Stopped, id)
+	if err := resize(was.Name); err != nil || w.left(h.ID).LeftVCPUs != h.LeftVCPUs {
+		t.Errorf("back to %s: %v, left %+v", was.Name, err, w.left(h.ID))
+	}
+	w.terminate(id)
+	w.await(compute.Terminated, id)
+}
+
+// TestRegroup: an instance's interface takes other groups while it runs; the group it left can be deleted, the new one not.
+func TestRegroup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.running(1)[0]
+	made, err := w.Networks.CreateGroup(w.ctx, vpc.CreateGroupRequest{Account: w.Account, VPC: w.VPC, Name: "new", Description: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	regroup := func(groups ...ids.SecurityGroup) error {
+		return w.Compute().ModifyInstanceAttributes(w.ctx, w.Account, id, compute.Attributes{Groups: groups})
+	}
+	for _, want := range [][]ids.SecurityGroup{{made.ID}, {w.Group, made.ID}, {made.ID}, {made.ID}} {
+		if err := regroup(want...); err != nil {
+			t.Fatal(err)
+		}
+		w.check()
+		got := w.get(id).Groups
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("groups %v, want %v", got, want)
+		}
+	}
+	w.told("of the groups' names", id, func(i host.Instance) bool { return slices.Equal(i.GroupNames, []string{"new"}) })
+	if err := w.Networks.DeleteGroup(w.ctx, w.Account, made.ID); !errors.As(err, new(*vpc.DependencyError)) {
+		t.Errorf("deleting a group in use: %v", err)
+	}
+	var missing *vpc.NotFoundError
+	if err := regroup("sg-00000000000000001"); !errors.As(err, &missing) {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	if err := regroup(w.Group); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Networks.DeleteGroup(w.ctx, w.Account, made.ID); err != nil {
+		t.Errorf("deleting a group that was left: %v", err)
+	}
+	w.terminate(id)
+	w.await(compute.Terminated, id)
+	if err := regroup(w.Group); err == nil {
+		t.Error("a terminated instance took groups")
+	}
+}
+
 func TestReboot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
@@ -251,6 +384,15 @@ func TestProtectionAndAttributes(t *testing.T) {
 	}
 	if got := w.left(i.Host); got.LeftDiskGiB != got.DiskGiB-volumes[0].SizeGiB || got.LeftVCPUs != got.VCPUs {
 		t.Errorf("a kept disk holds no capacity of its host: %+v", got)
+	}
+	quotas, err := w.Accounts.Quotas(w.ctx, w.Account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range quotas {
+		if used := q.Limit - q.Left; q.Quota == account.QuotaVolumes && used != 1 || q.Quota == account.QuotaInstances && used != 0 {
+			t.Errorf("with one kept disk %d of quota %s are used", used, q.Quota)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,10 +143,7 @@ func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunReques
 		}
 		l.key = keys[0]
 	}
-	l.diskGiB = max(r.RootDisk.SizeGiB, 1)
-	if r.RootDisk.SizeGiB == 0 {
-		l.diskGiB = max(l.image.MinDiskGiB(), 1)
-	}
+	l.diskGiB = cmp.Or(r.RootDisk.SizeGiB, l.image.DiskGiB())
 	if least := l.image.MinDiskGiB(); l.diskGiB < least {
 		return nil, &compute.RequestError{Parameter: "BlockDeviceMapping.Ebs.VolumeSize", Value: strconv.Itoa(l.diskGiB),
 			Reason: fmt.Sprintf("it is smaller than the image %s, which needs %d GiB", l.image.ID, least)}

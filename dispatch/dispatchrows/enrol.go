@@ -71,8 +71,14 @@ func Redeem(ctx context.Context, tx *store.Tx, token, target string, keyHash []b
 	return nil
 }
 
-func readToken(ctx context.Context, tx *store.Tx, token, target string, now time.Time) (Token, error) {
-	v, found, err := tx.Get(ctx, tokenKey(token).Base)
+// LookUpToken says whether a token may still be redeemed by some key of the target. Errors: dispatch.ErrTokenInvalid.
+func LookUpToken(ctx context.Context, r store.Reader, token, target string, now time.Time) error {
+	_, err := readToken(ctx, r, token, target, now)
+	return err
+}
+
+func readToken(ctx context.Context, r store.Reader, token, target string, now time.Time) (Token, error) {
+	v, found, err := r.Get(ctx, tokenKey(token).Base)
 	if err != nil {
 		return Token{}, err
 	}

@@ -102,6 +102,14 @@ func write(tx *store.Tx, d Doc, section, key string, r itemRow, fields ...row.Fi
 	return seq
 }
 
+// Mark changes nothing. The slot becomes the section's sequence as it is: what left the section before is gone from a target
+// whose applied mark is not below.
+func Mark(tx *store.Tx, d Doc, section string) store.Slot {
+	err := dispatch.ValidateName(section)
+	assert.That(err == nil, "section %q: %v", section, err)
+	return tx.Add(d.key(tableSeq, section), 0, 0, math.MaxInt64)
+}
+
 // Drop removes a document with all its rows: nothing of it is told to anyone. It is for shared documents that no item
 // names as topic any more; a target would wait for ever for a topic that is gone.
 func Drop(tx *store.Tx, name string) {

@@ -95,6 +95,9 @@ func (a *Authority) load(dir string) error {
 	}
 	path := filepath.Join(dir, "ca.key")
 	a.key, err = a.readSealed(path)
+	if errors.Is(err, errSealedByAnother) {
+		return err
+	}
 	if err != nil && a.sealer != nil && !errors.Is(err, fs.ErrNotExist) {
 		if a.key, err = readKey(path); err == nil {
 			err = a.writeSealed(path)
@@ -133,6 +136,9 @@ func (a *Authority) create(dir string) error {
 
 const sealedKind = "SEALED PRIVATE KEY"
 
+// errSealedByAnother says that the authority's key is sealed and does not open.
+var errSealedByAnother = errors.New("it was sealed with another root key, or is damaged")
+
 func (a *Authority) writeSealed(path string) error {
 	der, err := x509.MarshalPKCS8PrivateKey(a.key)
 	if err != nil {
@@ -154,7 +160,7 @@ func (a *Authority) readSealed(path string) (*ecdsa.PrivateKey, error) {
 	}
 	der, err := a.sealer.Unseal(sealed, sealPurpose)
 	if err != nil {
-		return nil, fmt.Errorf("unseal %s: %w", path, err)
+		return nil, fmt.Errorf("unseal %s: %w: restore the root key that goes with this directory (%w)", path, errSealedByAnother, err)
 	}
 	return parseKey(path, der)
 }

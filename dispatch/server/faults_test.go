@@ -11,12 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/dispatch/client"
 	"github.com/nimbrel/nimbrel/dispatch/dispatchrows"
@@ -27,6 +30,7 @@ import (
 	"github.com/nimbrel/nimbrel/rpc"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/embed"
+	"github.com/nimbrel/nimbrel/store/storetest"
 )
 
 // agentEnv makes this test binary an agent process: its value is the directory, a comma and the server's address.
@@ -248,7 +252,7 @@ func TestRevokedKeyBeginsNoSession(t *testing.T) {
 func TestStrangersTakeNoTargetsPlace(t *testing.T) {
 	c := newCluster(t)
 	c.options.MaxTargets = 2
-	c.options.JoinTimeout = patience
+	c.options.JoinTimeout = time.Hour // none leaves while the test dials
 	c.start()
 	dir := c.join("host/h-1")
 	stranger := func() *rpc.Conn {
@@ -527,5 +531,159 @@ func TestOnTheDurableStore(t *testing.T) {
 	eventually(t, "change after the restart", shows(a, "host/h-1", "instances", "i-1", "two"))
 	if v := a.Client.Desired().Section("host/h-1", "instances"); len(v.Orphans) != 0 || v.Seq != 2 {
 		t.Fatalf("the restart looked like another history: %+v", v)
+	}
+}
+
+// lostFeed is an engine whose feeds, from lose on, tell nothing, and whose past is gone once found is closed.
+type lostFeed struct {
+	store.Engine
+	lost  *atomic.Bool
+	found chan struct{}
+}
+
+func (e lostFeed) Watch(ctx context.Context, from store.Version, prefixes ...[]byte) (store.Feed, error) {
+	f, err := e.Engine.Watch(ctx, from, prefixes...)
+	return lostFeedReader{f, e}, err
+}
+
+type lostFeedReader struct {
+	store.Feed
+	e lostFeed
+}
+
+func (f lostFeedReader) Next(ctx context.Context) (store.Batch, error) {
+	b, err := f.Feed.Next(ctx)
+	if err != nil || !f.e.lost.Load() {
+		return b, err
+	}
+	select {
+	case <-f.e.found:
+		f.e.lost.Store(false)
+		return store.Batch{}, store.ErrCompacted
+	case <-ctx.Done():
+		return store.Batch{}, ctx.Err()
+	}
+}
+
+// TestCompactedFeedMissesNoRevocation: a revoked key and a raised epoch that the feed did not tell, since its past was
+// gone, end the sessions all the same.
+func TestCompactedFeedMissesNoRevocation(t *testing.T) {
+	c := newCluster(t)
+	e := lostFeed{storetest.NewMemory(), &atomic.Bool{}, make(chan struct{})}
+	c.db = store.New(e, store.Options{})
+	c.start()
+	revoked, raised, other := c.agent(c.join("host/h-1"), nil), c.agent(c.join("host/h-2"), nil), c.agent(c.join("host/h-3"), nil)
+	connected := func(a *agent) func() bool { return func() bool { return a.Status().Connected } }
+	for _, a := range []*agent{revoked, raised, other} {
+		eventually(t, "connected", connected(a))
+	}
+	e.lost.Store(true)
+	c.commit(func(tx *store.Tx) {
+		dispatchrows.Revoke(tx, "host/h-1")
+		dispatchrows.RaiseEpoch(tx, "host/h-2")
+	})
+	c.put("host/h-3", "instances", "i-1", "unseen")
+	close(e.found)
+	eventually(t, "the documents are read again", shows(other, "host/h-3", "instances", "i-1", "unseen"))
+	eventually(t, "the revoked key is locked out", func() bool { s := revoked.Status(); return !s.Connected && s.LastError != nil })
+	eventually(t, "complete under the new epoch", func() bool { return raised.Client.Desired().Epoch() == 2 })
+	if !other.Status().Connected {
+		t.Error("a session that nothing is wrong with was ended")
+	}
+}
+
+// TestSilentConnectionsDelayNoTarget: who opens connections and says nothing takes a part of the places only, and not for
+// long.
+func TestSilentConnectionsDelayNoTarget(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs 127.0.0.2, which only Linux answers at without being told to")
+	}
+	c := newCluster(t)
+	c.options.HandshakeTimeout = 10 * patience // only the bound for one address can help
+	c.start()
+	dir := c.join("host/h-1")
+	silent := func(t *testing.T) net.Conn {
+		nc, err := net.Dial("tcp", c.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		return nc
+	}
+	for range 200 {
+		silent(t)
+	}
+	last := silent(t)
+	_ = last.SetReadDeadline(time.Now().Add(patience))
+	if _, err := last.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("there is no bound on the handshakes of one address")
+	}
+	id, err := enroll.LoadIdentity(filepath.Join(dir, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
+	nc, err := tls.DialWithDialer(from, "tcp", c.addr, id.TLS())
+	if err != nil {
+		t.Fatalf("a target beside silent connections: %v", err)
+	}
+	conn, err := rpc.Client(t.Context(), nc, rpc.Options{})
+	if err != nil {
+		t.Fatalf("a target beside silent connections: %v", err)
+	}
+	conn.Close()
+}
+
+func TestHandshakeEnds(t *testing.T) {
+	c := newCluster(t)
+	c.options.HandshakeTimeout = time.Millisecond
+	c.start()
+	nc, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetReadDeadline(time.Now().Add(patience))
+	if _, err := nc.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a connection may say nothing for ever")
+	}
+}
+
+// TestTokenComesBeforeSignature: whoever has no token is told that, whatever else is wrong with the request, and makes the
+// server sign nothing.
+func TestTokenComesBeforeSignature(t *testing.T) {
+	c := newCluster(t)
+	c.start()
+	ask := func(token string) *rpc.Error {
+		t.Helper()
+		nc, err := tls.Dial("tcp", c.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{enroll.ALPN}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := rpc.Client(t.Context(), nc, rpc.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		body, err := cbor.Marshal(enroll.JoinRequest{Token: token, Target: "host/h-1", CSR: []byte("no request")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Call(t.Context(), enroll.MethodJoin, body)
+		var refusal *rpc.Error
+		if !errors.As(err, &refusal) {
+			t.Fatalf("a bad join request: %v", err)
+		}
+		return refusal
+	}
+	if r := ask("nbj-unknown"); r.Code != rpc.CodeDenied {
+		t.Errorf("unknown token and no certificate request: %v", r)
+	}
+	token := c.token("host/")
+	if r := ask(token); r.Code != rpc.CodeInvalid {
+		t.Errorf("good token and no certificate request: %v", r)
+	}
+	if err := enroll.Join(t.Context(), c.addr, token, c.authority.Fingerprint(), filepath.Join(t.TempDir(), "identity"), "host/h-1"); err != nil {
+		t.Errorf("a bad request used the token up: %v", err)
 	}
 }

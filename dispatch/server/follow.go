@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -55,18 +56,31 @@ func (s *Server) readAll(ctx context.Context) (store.Version, error) {
 	s.advanced = make(chan struct{})
 	s.docs.Unlock()
 	s.mu.Lock()
+	wake, end := s.outdated(im)
 	s.epochs, s.identities = im.epochs, im.identities
-	var live []*link
-	for _, t := range s.targets {
-		if t.live != nil {
-			live = append(live, t.live)
-		}
-	}
 	s.mu.Unlock()
-	for _, l := range live {
+	for _, l := range wake {
 		l.wakeUp()
 	}
+	for _, l := range end {
+		go l.conn.Close()
+	}
 	return version, nil
+}
+
+// outdated parts the live sessions into those that go on and those whose target has another epoch or key in im than so
+// far: they say hello again, as after a change that the feed tells. It needs Server.mu.
+func (s *Server) outdated(im image) (wake, end []*link) {
+	for name, t := range s.targets {
+		switch {
+		case t.live == nil:
+		case im.epochs[name] != s.epochs[name] || !bytes.Equal(im.identities[name], s.identities[name]):
+			end = append(end, t.live)
+		default:
+			wake = append(wake, t.live)
+		}
+	}
+	return wake, end
 }
 
 func (s *Server) readFeed(ctx context.Context, from store.Version) error {

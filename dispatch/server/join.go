@@ -67,8 +67,12 @@ func (h joinHandler) ServeRequest(ctx context.Context, c *rpc.Conn, method uint3
 func (joinHandler) ServeOneway(*rpc.Conn, uint32, []byte)          {}
 func (joinHandler) ServeStream(context.Context, *rpc.Stream) error { return rpc.ErrUnknownStream }
 
-// join redeems the token and signs. The signature comes first, so that a bad request does not use a token up.
+// join redeems the token and signs. A token that is worth nothing ends it before any work with keys; the signature comes
+// before the token is used up, so that a bad request does not do that.
 func (s *Server) join(ctx context.Context, r enroll.JoinRequest) ([]byte, error) {
+	if err := s.lookUpToken(ctx, r); err != nil {
+		return nil, fmt.Errorf("look up join token for %s: %w", r.Target, err)
+	}
 	cert, err := s.o.Authority.SignTarget(r.Target, r.CSR)
 	if err != nil {
 		return nil, &rpc.Error{Code: rpc.CodeInvalid, Message: err.Error()}
@@ -88,6 +92,15 @@ func (s *Server) join(ctx context.Context, r enroll.JoinRequest) ([]byte, error)
 	}
 	s.o.Log.Info("target joined", "target", r.Target)
 	return cert.Raw, nil
+}
+
+func (s *Server) lookUpToken(ctx context.Context, r enroll.JoinRequest) error {
+	if err := dispatch.ValidateName(r.Target); err != nil {
+		return &rpc.Error{Code: rpc.CodeInvalid, Message: err.Error()}
+	}
+	return s.db.View(ctx, func(reader store.Reader) error {
+		return dispatchrows.LookUpToken(ctx, reader, r.Token, r.Target, s.o.Clock.Now())
+	})
 }
 
 // renew signs the same key again for a target whose certificate is still good.

@@ -41,6 +41,9 @@ type Options struct {
 	SuspectAfter time.Duration // dispatch.SuspectAfter
 	DeadAfter    time.Duration // dispatch.DeadAfter
 	ResendPeriod time.Duration // dispatch.ResendPeriod; negative: never
+	// HandshakeTimeout is how long a connection may take to say who it is; 5 s.
+	HandshakeTimeout time.Duration
+
 	ProbeTimeout time.Duration // how long a session may take to prove that it lives when its name is claimed; 3 s
 	JoinTimeout  time.Duration // how long one without a certificate may stay; 30 s
 	Tick         time.Duration // how often silence is judged and tombstones are looked at; 1 s
@@ -78,7 +81,7 @@ func (o Options) withDefaults() Options {
 	}
 	for field, value := range map[*time.Duration]time.Duration{
 		&o.SuspectAfter: dispatch.SuspectAfter, &o.DeadAfter: dispatch.DeadAfter, &o.ResendPeriod: dispatch.ResendPeriod,
-		&o.ProbeTimeout: 3 * time.Second, &o.JoinTimeout: 30 * time.Second, &o.Tick: time.Second,
+		&o.HandshakeTimeout: 5 * time.Second, &o.ProbeTimeout: 3 * time.Second, &o.JoinTimeout: 30 * time.Second, &o.Tick: time.Second,
 	} {
 		if *field == 0 {
 			*field = value
@@ -105,7 +108,8 @@ type Server struct {
 	targets    map[string]*target
 	interest   map[string]map[*link]struct{} // by document
 	conns      map[*rpc.Conn]struct{}
-	joining    int // of conns: have no certificate yet
+	joining    int            // of conns: have no certificate yet
+	greeting   map[string]int // handshakes under way, by address
 	closing    bool
 
 	handlers sync.WaitGroup // of Options.Streams
@@ -134,7 +138,7 @@ func New(db *store.DB, o Options) *Server {
 	err := o.Validate()
 	assert.That(err == nil, "%v", err)
 	return &Server{db: db, o: o.withDefaults(), lib: session.NewLibrary(), ready: make(chan struct{}), advanced: make(chan struct{}), epochs: map[string]uint64{},
-		identities: map[string][]byte{}, targets: map[string]*target{}, interest: map[string]map[*link]struct{}{}, conns: map[*rpc.Conn]struct{}{}}
+		identities: map[string][]byte{}, targets: map[string]*target{}, interest: map[string]map[*link]struct{}{}, conns: map[*rpc.Conn]struct{}{}, greeting: map[string]int{}}
 }
 
 // Ready is closed once the documents have been read and sessions can begin.
@@ -154,8 +158,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// handshakes bounds the connections that have not said who they are.
-const handshakes = 128
+// handshakes bounds the connections that have not said who they are, and handshakesPerAddress those from one address:
+// who holds connections open and says nothing keeps nobody else waiting.
+const (
+	handshakes           = 128
+	handshakesPerAddress = 32
+)
 
 // maxJoining bounds the connections without a certificate: strangers can hold no more, and none for long, so that they
 // never take the place of targets.
@@ -191,8 +199,40 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			return fmt.Errorf("accept targets on %v: %w", l.Addr(), err)
 		}
-		wg.Go(func() { s.serveConn(ctx, nc, func() { <-limit }) })
+		address := addressOf(nc)
+		if !s.greet(address, 1) {
+			nc.Close()
+			<-limit
+			continue
+		}
+		wg.Go(func() {
+			s.serveConn(ctx, nc, func() {
+				s.greet(address, -1)
+				<-limit
+			})
+		})
 	}
+}
+
+// greet counts a handshake that begins (1) or ends (-1); false when the address has no room for one that begins.
+func (s *Server) greet(address string, change int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if change > 0 && s.greeting[address] >= handshakesPerAddress {
+		return false
+	}
+	if s.greeting[address] += change; s.greeting[address] == 0 {
+		delete(s.greeting, address)
+	}
+	return true
+}
+
+// addressOf is a peer's address without its port.
+func addressOf(nc net.Conn) string {
+	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.IP.String()
+	}
+	return nc.RemoteAddr().String()
 }
 
 // serveConn begins a connection and holds it in the table until it is over.
@@ -242,13 +282,13 @@ func count(b bool) int {
 
 // begin completes the handshakes. joining tells that the peer has no certificate, and may do nothing but get one.
 func (s *Server) begin(ctx context.Context, nc net.Conn) (conn *rpc.Conn, joining bool, err error) {
-	o := rpc.Options{Handler: peerHandler{s}, Name: "server"}
+	o := rpc.Options{Handler: peerHandler{s}, Name: "server", HelloTimeout: s.o.HandshakeTimeout}
 	if s.o.Authority == nil {
 		conn, err = rpc.Server(ctx, nc, o)
 		return conn, false, err
 	}
 	tc := tls.Server(nc, s.tlsConfig())
-	handshake, cancel := context.WithTimeout(ctx, 10*time.Second)
+	handshake, cancel := context.WithTimeout(ctx, s.o.HandshakeTimeout)
 	defer cancel()
 	if err := tc.HandshakeContext(handshake); err != nil {
 		nc.Close()

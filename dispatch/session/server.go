@@ -80,6 +80,7 @@ type Server struct {
 // outbound is what the session knows of one section at the target.
 type outbound struct {
 	held     dispatch.Seq
+	sent     dispatch.Seq      // the target can know of no later one
 	sum      dispatch.Checksum // at held, as said in the hello; counts while fresh is set
 	fresh    bool              // the hello's word was not compared yet
 	flying   bool              // a delta is unacknowledged
@@ -153,7 +154,7 @@ func (s *Server) hello(h *Hello) ([]Message, []Event, error) {
 	}
 	s.open = true
 	for _, p := range h.Desired {
-		s.sections[p.ID] = &outbound{held: p.Seq, sum: p.Sum, fresh: p.Seq > 0, full: p.Seq == 0}
+		s.sections[p.ID] = &outbound{held: p.Seq, sent: min(p.Seq, s.seq(p.ID)), sum: p.Sum, fresh: p.Seq > 0, full: p.Seq == 0}
 	}
 	s.meet(h)
 	for name, k := range s.target.Mirror {
@@ -179,7 +180,7 @@ func (s *Server) ack(a *Ack) []Event {
 	if o == nil {
 		return nil // unsubscribed meanwhile
 	}
-	var events []Event
+	a, events := o.believable(a)
 	m := s.marks(a.ID)
 	m.Received = max(m.Received, a.Received)
 	m.Durable = max(m.Durable, a.Durable)
@@ -203,6 +204,26 @@ func (s *Server) ack(a *Ack) []Event {
 		events = append(events, &Applied{ID: a.ID, Seq: a.Applied, Failures: a.Failures})
 	}
 	return events
+}
+
+// believable cuts an acknowledgement down to what was sent: by a target's applied mark others get what it held, so a
+// faulty one must not reach ahead.
+func (o *outbound) believable(a *Ack) (*Ack, []Event) {
+	if max(a.Received, a.Durable, a.Applied) <= o.sent {
+		return a, nil
+	}
+	reason := fmt.Sprintf("acknowledges received %d, durable %d, applied %d: nothing after %d was sent", a.Received, a.Durable, a.Applied, o.sent)
+	cut := *a
+	cut.Received, cut.Durable, cut.Applied = min(a.Received, o.sent), min(a.Durable, o.sent), min(a.Applied, o.sent)
+	return &cut, []Event{&Alarm{ID: a.ID, Reason: reason}}
+}
+
+// seq is a section's newest sequence; 0 when there is none.
+func (s *Server) seq(id dispatch.SectionID) dispatch.Seq {
+	if src := s.lib.Section(id); src != nil {
+		return src.Seq()
+	}
+	return 0
 }
 
 func (s *Server) marks(id dispatch.SectionID) *Marks {
@@ -368,6 +389,7 @@ func (s *Server) pumpSection(id dispatch.SectionID) (out []Message, event Event)
 	}
 	out = src.Deltas(id, o.held, o.full, needs)
 	o.flying, o.flyFull, o.inflight, o.full = true, out[0].(*Delta).Full, src.Seq(), false
+	o.sent = src.Seq()
 	return out, event
 }
 

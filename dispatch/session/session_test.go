@@ -362,3 +362,49 @@ func FuzzPeers(f *testing.F) {
 		c.Heartbeat()
 	})
 }
+
+// TestAcknowledgementsAreNotBelieved: marks beyond what was sent in this session, or held by the target before it, are cut
+// and told.
+func TestAcknowledgementsAreNotBelieved(t *testing.T) {
+	lib, target := NewLibrary(), NewTarget()
+	src := lib.Ensure(id)
+	src.Put(Entry{Item: item("a", 3, "a")})
+	s := NewServer(lib, target, ServerOptions{Target: ownDoc, History: "h", Epoch: 1})
+	hello := &Hello{Target: ownDoc, ProtocolMin: dispatch.ProtocolMin, ProtocolMax: dispatch.ProtocolMax, History: "h", Epoch: 1,
+		Desired: []dispatch.Position{{ID: id, Seq: 9}}}
+	if _, _, err := s.Receive(hello); err != nil || !s.Open() {
+		t.Fatalf("hello: %v", err)
+	}
+	ack := func(what string, a *Ack, want Marks, alarms bool) {
+		t.Helper()
+		_, events, err := s.Receive(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		applied, alarmed := dispatch.Seq(0), false
+		for _, e := range events {
+			switch e := e.(type) {
+			case *Applied:
+				applied = e.Seq
+			case *Alarm:
+				alarmed = true
+			}
+		}
+		if got := *target.Marks[id]; got != want || alarmed != alarms || (a.Applied > 0 && applied != want.Applied) {
+			t.Errorf("%s: marks %+v, told applied %d, alarmed %v; want %+v, %v", what, got, applied, alarmed, want, alarms)
+		}
+	}
+	ack("beyond everything", &Ack{ID: id, Received: 9, Durable: 9, Applied: 9}, Marks{3, 3, 3}, true)
+	src.Put(Entry{Item: item("a", 4, "b")})
+	ack("committed and not sent", &Ack{ID: id, Received: 4, Durable: 4, Applied: 4}, Marks{3, 3, 3}, true)
+	if err := func() error {
+		_, _, err := s.Receive(&Heartbeat{Desired: []dispatch.Position{{ID: id, Seq: 3}}})
+		return err
+	}(); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := s.Pump(); len(out) == 0 {
+		t.Fatal("nothing is sent")
+	}
+	ack("sent", &Ack{ID: id, Received: 4, Durable: 4, Applied: 4}, Marks{4, 4, 4}, false)
+}

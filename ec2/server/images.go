@@ -25,7 +25,7 @@ func makeImageFilters() filter.Table[*image.Image] {
 			"block-device-mapping.device-name":           one(func(i item) string { return i.RootDeviceName }),
 			"block-device-mapping.encrypted":             always[item]("false"),
 			"block-device-mapping.snapshot-id":           one(func(i item) ids.Snapshot { return i.RootSnapshot }),
-			"block-device-mapping.volume-size":           count(func(i item) int { return i.MinDiskGiB() }),
+			"block-device-mapping.volume-size":           count(func(i item) int { return i.DiskGiB() }),
 			"block-device-mapping.volume-type":           always[item](string(convert.VolumeType)),
 			"boot-mode":                                  one(func(i item) string { return i.BootMode }),
 			"creation-date":                              one(func(i item) string { return i.CreateTime.UTC().Format(filterTime) }),
@@ -81,10 +81,13 @@ func ownedBy(i *image.Image, owners []string, self string) bool {
 }
 
 // launchableBy tells whether one of the wanted users may launch the image by permission: all for public ones, or an
-// account that it is shared with, which needs sharing and so is never the case.
+// account that it is shared with. An owner needs no permission, so its private images are nobody's.
 func launchableBy(i *image.Image, users []string, self string) bool {
 	return len(users) == 0 || slices.ContainsFunc(users, func(user string) bool {
-		return (user == "all" && i.Public) || (user == "self" && self == string(i.Owner))
+		if user == "self" {
+			user = self
+		}
+		return (user == "all" && i.Public) || slices.Contains(i.Users, ids.Account(user))
 	})
 }
 

@@ -129,7 +129,7 @@ func makeInstanceFilters() filter.Table[*convert.View] {
 		"reservation-id":             one(func(v item) ids.Reservation { return v.Reservation }),
 		"root-device-name":           one(func(v item) string { return v.RootDeviceName }),
 		"root-device-type":           always[item]("ebs"),
-		"source-dest-check":          always[item]("true"),
+		"source-dest-check":          yes(func(v item) bool { return v.SourceDestCheck() }),
 		"spot-instance-request-id":   never[item],
 		"state-reason-code":          one(func(v item) string { return v.Reason.Code }),
 		"state-reason-message":       one(func(v item) string { return v.Reason.Message }),

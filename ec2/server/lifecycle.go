@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -111,12 +113,20 @@ func (a *api) ModifyInstanceAttribute(ctx context.Context, in *ec2gen.ModifyInst
 		}
 	}
 	if err := dryRun(ctx); err != nil {
-		return nil, err
+		return nil, cmp.Or(a.groupsExist(ctx, change.Groups), err)
 	}
-	if change == (compute.Attributes{}) {
+	if reflect.ValueOf(change).IsZero() {
 		return nil, a.exists(ctx, id) // what was asked for is how every instance is
 	}
 	return nil, a.Compute.ModifyInstanceAttributes(ctx, caller(ctx), id, change)
+}
+
+func (a *api) groupsExist(ctx context.Context, list []ids.SecurityGroup) error {
+	if len(list) == 0 {
+		return nil
+	}
+	_, err := a.VPC.DescribeGroups(ctx, caller(ctx), list, nil)
+	return err
 }
 
 func (a *api) exists(ctx context.Context, id ids.Instance) error {
@@ -142,6 +152,14 @@ func byName(in *ec2gen.ModifyInstanceAttributeInput) error {
 			return errs.Invalid("Value", *in.Value, "It must be true or false.")
 		}
 		in.DisableApiTermination = &ec2gen.AttributeBooleanValue{Value: new(on)}
+	case ec2gen.InstanceAttributeNameSourceDestCheck:
+		on, err := strconv.ParseBool(*in.Value)
+		if err != nil {
+			return errs.Invalid("Value", *in.Value, "It must be true or false.")
+		}
+		in.SourceDestCheck = &ec2gen.AttributeBooleanValue{Value: new(on)}
+	case ec2gen.InstanceAttributeNameInstanceType:
+		in.InstanceType = &ec2gen.AttributeValue{Value: in.Value}
 	case ec2gen.InstanceAttributeNameInstanceInitiatedShutdownBehavior:
 		in.InstanceInitiatedShutdownBehavior = &ec2gen.AttributeValue{Value: in.Value}
 	case ec2gen.InstanceAttributeNameUserData:
@@ -157,8 +175,7 @@ func byName(in *ec2gen.ModifyInstanceAttributeInput) error {
 }
 
 // attributeChange reads the one attribute that is to change. Accepted attributes without effect count as one too.
-func attributeChange(in *ec2gen.ModifyInstanceAttributeInput) (compute.Attributes, error) {
-	var change compute.Attributes
+func attributeChange(in *ec2gen.ModifyInstanceAttributeInput) (change compute.Attributes, err error) {
 	var given []string
 	add := func(name string, there bool) bool {
 		if there {
@@ -179,8 +196,23 @@ func attributeChange(in *ec2gen.ModifyInstanceAttributeInput) (compute.Attribute
 	if add("userData", in.UserData != nil) {
 		change.UserData = &in.UserData.Value
 	}
+	if add("instanceType", in.InstanceType != nil) {
+		if change.Type = in.InstanceType.Value; deref(change.Type) == "" {
+			return change, errs.Missing("InstanceType.Value")
+		}
+		if _, known := compute.TypeNamed(*change.Type); !known {
+			return change, errs.New(errs.InvalidInstanceAttributeValue, "Invalid value '%.64s' for instanceType.", *change.Type)
+		}
+	}
+	if add("groupSet", len(in.Groups) > 0) {
+		if change.Groups, err = parseIDs[ids.SecurityGroup](in.Groups); err != nil {
+			return change, err
+		}
+	}
+	if add("sourceDestCheck", in.SourceDestCheck != nil) {
+		change.SourceDestCheck = in.SourceDestCheck.Value
+	}
 	add("blockDeviceMapping", len(in.BlockDeviceMappings) > 0)
-	add("sourceDestCheck", in.SourceDestCheck != nil)
 	add("ebsOptimized", in.EbsOptimized != nil)
 	add("enaSupport", in.EnaSupport != nil)
 	add("disableApiStop", in.DisableApiStop != nil)

@@ -194,7 +194,7 @@ func TestRefusals(t *testing.T) {
 		{errs.InvalidNextToken, "DescribeVpcs", []string{"NextToken", "nonsense"}},
 		{errs.InvalidInstanceType, "DescribeInstanceTypes", []string{"InstanceType.1", "z9.huge"}},
 		{errs.UnsupportedOperation, "CreateInternetGateway", nil},
-		{errs.UnsupportedOperation, "RegisterImage", nil},
+		{errs.UnsupportedOperation, "CopyImage", nil},
 		{errs.InvalidAction, "MakeCoffee", nil},
 	} {
 		d.refused(c.code, c.action, c.pairs...)
@@ -227,6 +227,9 @@ func TestDryRun(t *testing.T) {
 		{"RevokeSecurityGroupIngress", "GroupId", string(d.Group), "IpProtocol", "-1", "CidrIp", "0.0.0.0/0"},
 		{"RevokeSecurityGroupEgress", "GroupId", string(d.Group), "IpPermissions.1.IpProtocol", "-1", "IpPermissions.1.IpRanges.1.CidrIp", "0.0.0.0/0"},
 		{"CreateTags", "ResourceId.1", id, "Tag.1.Key", "k"}, {"DeleteTags", "ResourceId.1", id, "Tag.1.Key", "k"},
+		{"RegisterImage", "Name", "copy", "ImageLocation", string(d.Account) + "/test-image"}, {"DeregisterImage", "ImageId", string(d.Image)},
+		{"ModifyImageAttribute", "ImageId", string(d.Image), "Description.Value", "d"},
+		{"ResetImageAttribute", "ImageId", string(d.Image), "Attribute", "launchPermission"},
 		{"DescribeInstances"}, {"GetConsoleOutput", "InstanceId", id},
 	} {
 		if a := d.refused(errs.DryRunOperation, c[0], append(c[1:], "DryRun", "true")...); a.status != 412 {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -183,6 +184,11 @@ func (a *agent) start(ctx context.Context) (stop func()) {
 	a.ctx = ctx
 	a.renewStarts()
 	found := a.directories()
+	for id := range vm.FindMachines(a.o.UIDBase, a.o.UIDCount) {
+		if !slices.Contains(found, id) { // its directory is gone, and its machine is not
+			found = append(found, id)
+		}
+	}
 	a.mu.Lock()
 	a.adopting = len(found)
 	for _, id := range found {
@@ -241,6 +247,7 @@ func (a *agent) take(d documents) {
 		a.workers[id].mayHold(item.Interfaces)
 	}
 	for _, w := range a.workers {
+		w.giveUpStart(s)
 		w.look()
 	}
 	notify(a.changed)

@@ -93,7 +93,7 @@ func (r *rig) want(n int, digest string, size int) host.Instance {
 func TestStartAndDie(t *testing.T) {
 	order := strings.Split(os.Getenv(dieAt), ",")
 	if len(order) != 5 {
-		t.Skip("runs as a child of TestKilledWhileStarting")
+		return // by itself it is no test
 	}
 	stage, state, images, digest := order[0], order[1], order[2], order[3]
 	n, _ := strconv.Atoi(order[4])

@@ -23,6 +23,9 @@ const (
 	DriverFake = "fake"
 )
 
+// DefaultImageUnusedFor is how long an image is kept that nobody needs, unless Options say otherwise.
+const DefaultImageUnusedFor = 24 * time.Hour
+
 // Options says what this host is. ID, StateDir and Identity are required.
 type Options struct {
 	ID       ids.Host
@@ -34,7 +37,7 @@ type Options struct {
 	// ImageSource is a directory to take absent images from, and FetchImage, if set, is asked instead. With neither they
 	// are fetched from the server.
 	ImageSource string
-	// ImageUnusedFor is how long an image is kept that no guest or kept disk of the host needs; default 24 h, negative is
+	// ImageUnusedFor is how long an image is kept that no guest or kept disk of the host needs; default DefaultImageUnusedFor, negative is
 	// for ever.
 	ImageUnusedFor time.Duration
 	FetchImage     imagecache.Fetch
@@ -108,7 +111,7 @@ func (o Options) withDefaults() Options {
 		o.FetchImage = imagecache.FromDirectory(o.ImageSource)
 	}
 	if o.ImageUnusedFor == 0 {
-		o.ImageUnusedFor = 24 * time.Hour
+		o.ImageUnusedFor = DefaultImageUnusedFor
 	}
 	if o.Driver == "" {
 		o.Driver = DriverQEMU

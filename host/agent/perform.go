@@ -70,12 +70,23 @@ type startError struct {
 func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
-// start tries to run the wanted generation. A failure counts against the generation's attempts.
+// errOvertaken ends a start that a newer document does not want any more.
+var errOvertaken = errors.New("a newer document wants something else of the guest")
+
+// start tries to run the wanted generation. A failure counts against the generation's attempts. While it waits for an
+// image or for its turn, a newer document that wants something else ends it.
 func (w *worker) start(ctx context.Context, s *snapshot) error {
 	item := s.instances[w.id].Instance
-	err := w.launch(ctx, &item, s)
+	waiting, done := w.beginStart(ctx, s.instances[w.id])
+	defer done()
+	err := w.launch(waiting, &item, s)
+	if context.Cause(waiting) == errOvertaken && err != nil {
+		w.log.Info("start is given up", "err", err)
+		return nil // the next look finds the newer document
+	}
 	if err == nil {
 		w.attempts, w.pressedAt, w.lastPress = 0, time.Time{}, time.Time{}
+		w.keepMilestones()
 		return nil
 	}
 	if _, fenced := w.agent.mayStart(); ctx.Err() != nil || fenced != nil {
@@ -93,6 +104,33 @@ func (w *worker) start(ctx context.Context, s *snapshot) error {
 	w.agent.failed.starts.Add(1)
 	w.log.Warn("guest is not started", "attempt", w.attempts, "code", w.code, "err", err)
 	return nil
+}
+
+// beginStart is the context of a start's waits.
+func (w *worker) beginStart(ctx context.Context, item wantedInstance) (waiting context.Context, done func()) {
+	waiting, cancel := context.WithCancelCause(ctx)
+	w.agent.mu.Lock()
+	w.starting, w.overtake = &item, cancel
+	w.giveUpStart(w.agent.desired) // which may be newer than the snapshot that the start is from
+	w.agent.mu.Unlock()
+	return waiting, func() {
+		w.agent.mu.Lock()
+		w.starting, w.overtake = nil, nil
+		w.agent.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// giveUpStart ends the start under way when s wants no machine of its generation. The caller holds agent.mu.
+func (w *worker) giveUpStart(s *snapshot) {
+	if w.starting == nil {
+		return
+	}
+	item, present := s.instances[w.id]
+	gone := !present && s.known && !s.unsure[w.id]
+	if gone || present && (item.Power != host.PowerRun || item.Generation != w.starting.Generation) {
+		w.overtake(errOvertaken)
+	}
 }
 
 // launch makes everything a machine needs, in order: record, image, ports, machine.
@@ -115,6 +153,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 	if err != nil {
 		return &startError{host.CodeImage, err}
 	}
+	w.times.ImageMs = time.Now().UnixMilli()
 	w.letGo() // of the generation before
 	nics, closeTaps, err := w.openTaps(ctx, item, s)
 	defer closeTaps()
@@ -122,6 +161,7 @@ func (w *worker) launch(ctx context.Context, item *host.Instance, s *snapshot) e
 		return &startError{host.CodeNetwork, err}
 	}
 	w.agent.o.reached("ports")
+	w.times.PortsMs = time.Now().UnixMilli()
 	spec := vm.Spec{
 		Dir: w.dir, ID: item.ID, Generation: item.Generation, VCPUs: item.VCPUs, MemoryMiB: item.MemoryMiB, Product: item.Type,
 		Disk: vm.Disk{Base: image, BaseFormat: "raw", SizeBytes: uint64(item.RootDiskGiB) << 30, Serial: diskSerial(item)},

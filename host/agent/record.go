@@ -19,6 +19,7 @@ const (
 	volumesFolder  = "volumes" // disks that outlive their instance
 	documentFolder = "desired" // the host link's
 	recordFile     = "agent.json"
+	tokenKeyFile   = "metadata.key"
 )
 
 // record is what the agent itself keeps of a guest, beside the driver's files. That it exists says that a document
@@ -51,7 +52,7 @@ func readRecord(dir string) (r record, found bool, err error) {
 
 // write replaces the record whole and durably, making the directory if need be.
 func (r record) write(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := vm.MakeDir(dir); err != nil {
 		return fmt.Errorf("write record of %s: %w", filepath.Base(dir), err)
 	}
 	if err := vm.WriteJSON(dir, recordFile, r); err != nil {

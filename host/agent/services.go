@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/nimbrel/nimbrel/host/internal/guest/metadata"
 	"github.com/nimbrel/nimbrel/host/internal/guest/ntp"
 	"github.com/nimbrel/nimbrel/host/internal/guest/resolver"
+	"github.com/nimbrel/nimbrel/host/internal/vm"
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
@@ -159,9 +161,9 @@ func (a *agent) serveGuests(ctx context.Context, d *datapath.Datapath) (err erro
 	}
 	names := resolver.New(resolver.Options{Directory: a.table, Forwarders: a.o.DataPath.Forwarders})
 	a.serve(ctx, "metadata", func() error { return data.Serve(ctx, streams[0]) })
-	a.serve(ctx, "dhcp", func() error { return dhcp.New(a.table).Serve(ctx, packets[0]) })
+	a.serve(ctx, "dhcp", func() error { dhcp.New(a.table).Serve(ctx, packets[0]); return nil })
 	a.serve(ctx, "dns", func() error { return names.Serve(ctx, packets[1], streams[1]) })
-	a.serve(ctx, "ntp", func() error { return ntp.Serve(ctx, packets[2], clock) })
+	a.serve(ctx, "ntp", func() error { ntp.Serve(ctx, packets[2], clock); return nil })
 	return nil
 }
 
@@ -174,11 +176,11 @@ func (a *agent) serve(ctx context.Context, name string, run func() error) {
 	})
 }
 
-// tokenKey is the host's key for metadata tokens: kept, so that a token outlives the agent that gave it.
+// tokenKey is the host's key for metadata tokens: kept, so that a token outlives the agent that gave it. One that is
+// damaged is made anew: a power loss may leave a file of zeros, with which anybody could make tokens.
 func tokenKey(stateDir string) ([]byte, error) {
-	path := filepath.Join(stateDir, "metadata.key")
-	key, err := os.ReadFile(path)
-	if err == nil && len(key) == metadata.KeyBytes {
+	key, err := os.ReadFile(filepath.Join(stateDir, tokenKeyFile))
+	if err == nil && len(key) == metadata.KeyBytes && !bytes.Equal(key, make([]byte, metadata.KeyBytes)) {
 		return key, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +188,7 @@ func tokenKey(stateDir string) ([]byte, error) {
 	}
 	key = make([]byte, metadata.KeyBytes)
 	rand.Read(key)
-	return key, os.WriteFile(path, key, 0o600) // a torn key is of the wrong length, and made anew
+	return key, vm.WriteFile(stateDir, tokenKeyFile, key)
 }
 
 // showGuests gives the services the newest state.

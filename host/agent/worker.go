@@ -26,13 +26,15 @@ type worker struct {
 	wake  chan struct{} // capacity 1
 
 	// agent.mu guards these.
-	adopting bool            // has not looked yet since the start of the agent
-	settled  bool            // aim is done, or has failed for good
-	aim      aim             // what was last settled
-	failure  string          // why it has failed for good
-	ports    []ids.Interface // that it may hold open
-	shared   vm.VM           // machine, for streams
-	state    host.VMState    // as last reported
+	adopting bool                    // has not looked yet since the start of the agent
+	settled  bool                    // aim is done, or has failed for good
+	aim      aim                     // what was last settled
+	failure  string                  // why it has failed for good
+	ports    []ids.Interface         // that it may hold open
+	shared   vm.VM                   // machine, for streams
+	state    host.VMState            // as last reported
+	starting *wantedInstance         // what a start under way is for, until its machine runs
+	overtake context.CancelCauseFunc // ends that start
 
 	machine   vm.VM // nil when nothing was launched, or it is not held
 	record    record
@@ -47,6 +49,7 @@ type worker struct {
 	code      string
 	reason    string
 	reported  string // the last report, encoded
+	times     milestones
 }
 
 // look makes the worker look soon. It never waits.
@@ -61,7 +64,9 @@ func (w *worker) run(ctx context.Context) {
 			w.adopt(ctx) // a person may have put it right
 		}
 		s, ready := w.agent.current()
+		w.mendRecord(s)
 		d := w.decide(s, ready)
+		w.received(s)
 		if d.State != host.VMStopping {
 			w.pressedAt, w.lastPress = time.Time{}, time.Time{} // a later power-off has its own patience
 		}
@@ -84,7 +89,7 @@ func (w *worker) run(ctx context.Context) {
 			}
 		}
 		again := d.Again
-		if w.unheard && again == 0 {
+		if (w.unheard || w.awaitsDHCP()) && again == 0 {
 			again = listenEvery
 		}
 		w.sleep(ctx, again)
@@ -117,6 +122,7 @@ func (w *worker) sleep(ctx context.Context, again time.Duration) {
 // adopt opens what an earlier agent left.
 func (w *worker) adopt(ctx context.Context) {
 	if _, err := os.Stat(w.dir); err != nil {
+		w.unknown = w.stray()
 		return
 	}
 	var err error
@@ -127,6 +133,7 @@ func (w *worker) adopt(ctx context.Context) {
 	}
 	w.agent.users.take(w.record.UID)
 	w.holdPorts(w.record.Interfaces)
+	w.times = readMilestones(w.dir)
 	w.unknown = ""
 	machine, err := w.agent.driver.Adopt(ctx, w.dir)
 	switch {
@@ -139,6 +146,40 @@ func (w *worker) adopt(ctx context.Context) {
 		w.log.Error("guest is not adopted", "err", err)
 		w.unknown = err.Error()
 	}
+}
+
+// mendRecord writes the record of a guest that has lost it, once a document names the guest. A reboot that the document
+// asks for counts as done: it may have been.
+func (w *worker) mendRecord(s *snapshot) {
+	if w.named || w.machine == nil || s == nil {
+		return
+	}
+	item, present := s.instances[w.id]
+	if !present || item.invalid != nil {
+		return
+	}
+	mended := recordOf(&item.Instance, w.machine.Spec().UID)
+	if err := mended.write(w.dir); err != nil {
+		w.log.Warn("record is not mended", "err", err)
+		return
+	}
+	w.log.Warn("record was lost and is made anew from the document")
+	w.agent.users.take(mended.UID)
+	w.holdPorts(mended.Interfaces)
+	w.record, w.named = mended, true
+}
+
+// stray says that a machine of the guest runs although nothing on disk tells of it; "" when none does.
+func (w *worker) stray() string {
+	pid, runs := vm.FindMachines(w.agent.o.UIDBase, w.agent.o.UIDCount)[w.id]
+	if !runs {
+		return ""
+	}
+	text := fmt.Sprintf("process %d is a machine of this guest, and its directory is gone: put the directory back, or end the process", pid)
+	if w.unknown == "" {
+		w.log.Error("machine is left alone", "reason", text)
+	}
+	return text
 }
 
 // launched says whether the driver left anything in a directory.
@@ -266,6 +307,7 @@ func (w *worker) report(ctx context.Context, s *snapshot, d reconcile.Decision) 
 		status.Generation = s.instances[w.id].Generation
 	}
 	w.describe(ctx, &status)
+	w.timed(&status)
 	encoded := host.Encode(status)
 	if string(encoded) == w.reported {
 		return
@@ -290,12 +332,13 @@ func (w *worker) describe(ctx context.Context, status *host.InstanceStatus) {
 		return
 	}
 	now, err := w.machine.Status(ctx)
-	if err != nil {
-		w.log.Warn("machine does not tell its state", "err", err)
-		return
-	}
 	status.StartedMs = now.Started.UnixMilli()
 	status.Resets = now.Resets
+	if err != nil && !w.hasEnded() { // the machine's process hangs: whether its guest runs cannot be told
+		w.log.Warn("machine does not tell its state", "err", err)
+		status.Reason, status.Reach = "machine does not answer", host.ReachImpaired
+		return
+	}
 	if now.State == vm.StatePaused && status.State == host.VMRunning {
 		status.Reason = fmt.Sprintf("machine is paused: %s", now.Detail)
 	}

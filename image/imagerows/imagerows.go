@@ -13,6 +13,7 @@ package imagerows
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account/tagrows"
@@ -37,6 +38,15 @@ type Image struct {
 	BootMode     string       `cbor:"9,keyasint"`
 	RootSnapshot ids.Snapshot `cbor:"10,keyasint"`
 	CreatedMs    int64        `cbor:"11,keyasint"`
+	// Users are the accounts that may launch the image besides its owner, sorted.
+	Users       []ids.Account `cbor:"12,keyasint,omitempty"`
+	RootDiskGiB int           `cbor:"13,keyasint,omitempty"`
+}
+
+// Permits says whether the account may launch the image.
+func (i *Image) Permits(a ids.Account) bool {
+	_, named := slices.BinarySearch(i.Users, a)
+	return i.Public || i.Owner == a || named
 }
 
 // Prefix begins every image's row, for views.
@@ -84,7 +94,7 @@ func (i *Image) View() *image.Image {
 	return &image.Image{
 		ID: i.ID, Owner: i.Owner, Name: i.Name, Description: i.Description, Public: i.Public, SHA256: i.SHA256, Bytes: i.Bytes,
 		Architecture: i.Architecture, BootMode: i.BootMode, RootDeviceName: image.RootDeviceName, RootSnapshot: i.RootSnapshot,
-		State: image.Available, CreateTime: time.UnixMilli(i.CreatedMs).UTC(),
+		Users: i.Users, RootDiskGiB: i.RootDiskGiB, State: image.Available, CreateTime: time.UnixMilli(i.CreatedMs).UTC(),
 	}
 }
 
@@ -118,14 +128,92 @@ func Register(ctx context.Context, tx *store.Tx, i Image) (Image, error) {
 		return old, nil
 	}
 	if found {
-		tx.Delete(key(old.ID))
-		tx.Delete(ownerKey(old.Owner, old.ID))
-		tagrows.Delete(tx, old.Owner, old.ID)
+		remove(tx, old)
 	}
+	insert(tx, i)
+	return i, nil
+}
+
+func insert(tx *store.Tx, i Image) {
 	tx.Put(key(i.ID), row.Encode(i))
 	tx.Put(ownerKey(i.Owner, i.ID), store.Int(1))
 	tx.Put(nameKey(i.Owner, i.Name), store.Bytes([]byte(i.ID)))
-	return i, nil
+}
+
+func remove(tx *store.Tx, i Image) {
+	tx.Delete(key(i.ID))
+	tx.Delete(ownerKey(i.Owner, i.ID))
+	tx.Delete(nameKey(i.Owner, i.Name))
+	tagrows.Delete(tx, i.Owner, i.ID)
+}
+
+// Create makes i available beside the owner's others, as long as the image from, which has the same content, is there at
+// commit. *image.DuplicateError, *image.LimitError, *image.NotFoundError for from.
+func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map[string]string) error {
+	if taken, found, err := Find(ctx, tx, i.Owner, i.Name); err != nil {
+		return err
+	} else if found {
+		return &image.DuplicateError{Name: i.Name, With: taken.ID}
+	}
+	if err := checkRoom(ctx, tx, i.Owner); err != nil {
+		return err
+	}
+	Expect(tx, from)
+	insert(tx, i)
+	tagrows.Insert(tx, i.Owner, i.ID, tags)
+	return nil
+}
+
+// checkRoom fails when the owner has as many images as one may have.
+func checkRoom(ctx context.Context, tx *store.Tx, owner ids.Account) error {
+	prefix := store.Prefix("image", "owner", owner)
+	have, err := tx.Range(ctx, store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix), Limit: image.MaxPerAccount})
+	if err != nil {
+		return err
+	}
+	if len(have) >= image.MaxPerAccount {
+		return &image.LimitError{What: "images of an account", Max: image.MaxPerAccount}
+	}
+	return nil
+}
+
+// Deregister removes the owner's image. *image.NotFoundError when it is gone, or another's.
+func Deregister(ctx context.Context, tx *store.Tx, owner ids.Account, id ids.Image) error {
+	i, _, err := get(ctx, tx, owner, id)
+	if err == nil {
+		remove(tx, i)
+	}
+	return err
+}
+
+// Modify lets change alter the owner's image, of which only description and permissions may become different.
+func Modify(ctx context.Context, tx *store.Tx, owner ids.Account, id ids.Image, change func(*Image) error) error {
+	i, stored, err := get(ctx, tx, owner, id)
+	if err != nil {
+		return err
+	}
+	if err := change(&i); err != nil {
+		return err
+	}
+	if err := row.Rewritable(stored, i); err != nil {
+		return err
+	}
+	tx.Put(key(id), row.Encode(i))
+	return nil
+}
+
+func get(ctx context.Context, tx *store.Tx, owner ids.Account, id ids.Image) (i Image, stored []byte, err error) {
+	value, found, err := tx.Get(ctx, key(id).Base)
+	if err != nil {
+		return i, nil, err
+	}
+	if found {
+		i, err = Decode(value.Bytes)
+	}
+	if err == nil && i.Owner != owner {
+		err = &image.NotFoundError{IDs: []ids.Image{id}}
+	}
+	return i, value.Bytes, err
 }
 
 // Invariants returns what must hold of this part's rows.

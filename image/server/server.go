@@ -113,15 +113,26 @@ func (s *Service) DescribeImages(ctx context.Context, a ids.Account, named []ids
 	}
 	var out []*image.Image
 	for i := range rows {
-		shown := rows[i].View()
-		if shown.Owner == a { // tags are the owner's
-			shown.Tags = s.options.Tags.Tags(a, string(shown.ID))
-		}
+		shown := s.show(a, &rows[i])
 		if keep == nil || keep(shown) {
 			out = append(out, shown)
 		}
 	}
 	return out, nil
+}
+
+// show is a row as the account sees it: tags, and the names of other accounts, are the owner's to see.
+func (s *Service) show(a ids.Account, row *imagerows.Image) *image.Image {
+	shown := row.View()
+	if shown.Owner == a {
+		shown.Tags = s.options.Tags.Tags(a, string(shown.ID))
+		return shown
+	}
+	shown.Users = nil
+	if _, named := slices.BinarySearch(row.Users, a); named {
+		shown.Users = []ids.Account{a}
+	}
+	return shown
 }
 
 // launchable lists what the account may launch: the named images, or all, by creation time.
@@ -132,7 +143,7 @@ func (s *Service) launchable(a ids.Account, named []ids.Image) ([]imagerows.Imag
 	missing := &image.NotFoundError{}
 	for _, id := range named {
 		row, found := s.images[id]
-		if !found || (!row.Public && row.Owner != a) {
+		if !found || !row.Permits(a) {
 			missing.IDs = append(missing.IDs, id)
 		}
 		chosen[id] = row
@@ -141,7 +152,7 @@ func (s *Service) launchable(a ids.Account, named []ids.Image) ([]imagerows.Imag
 		return nil, missing
 	}
 	for id, row := range s.images {
-		if len(named) == 0 && (row.Public || row.Owner == a) {
+		if len(named) == 0 && row.Permits(a) {
 			chosen[id] = row
 		}
 	}
@@ -179,14 +190,24 @@ func validate(r image.Registration) error {
 	switch {
 	case len(r.Name) < image.MinNameBytes || len(r.Name) > image.MaxNameBytes || !utf8.ValidString(r.Name):
 		return &image.InvalidError{Field: "name", Reason: fmt.Sprintf("%q must have %d to %d bytes", r.Name, image.MinNameBytes, image.MaxNameBytes)}
-	case len(r.Description) > image.MaxDescriptionBytes || !utf8.ValidString(r.Description):
-		return &image.InvalidError{Field: "description", Reason: fmt.Sprintf("it must have at most %d bytes", image.MaxDescriptionBytes)}
 	case r.Architecture != "x86_64" && r.Architecture != "arm64":
 		return &image.InvalidError{Field: "architecture", Reason: fmt.Sprintf("%q is neither x86_64 nor arm64", r.Architecture)}
-	case r.BootMode != "" && r.BootMode != "legacy-bios" && r.BootMode != "uefi" && r.BootMode != "uefi-preferred":
-		return &image.InvalidError{Field: "boot mode", Reason: fmt.Sprintf("%q is none of legacy-bios, uefi, uefi-preferred", r.BootMode)}
 	case r.Owner == "":
 		return &image.InvalidError{Field: "owner", Reason: "an image needs an owner"}
+	}
+	return cmp.Or(validDescription(r.Description), validBootMode(r.BootMode))
+}
+
+func validDescription(text string) error {
+	if len(text) > image.MaxDescriptionBytes || !utf8.ValidString(text) {
+		return &image.InvalidError{Field: "description", Reason: fmt.Sprintf("it must have at most %d bytes", image.MaxDescriptionBytes)}
+	}
+	return nil
+}
+
+func validBootMode(mode string) error {
+	if mode != "" && mode != "legacy-bios" && mode != "uefi" && mode != "uefi-preferred" {
+		return &image.InvalidError{Field: "boot mode", Reason: fmt.Sprintf("%q is none of legacy-bios, uefi, uefi-preferred", mode)}
 	}
 	return nil
 }

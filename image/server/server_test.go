@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -179,6 +180,128 @@ func TestVisibility(t *testing.T) {
 	}
 	if err := c.tags.CreateTags(c.ctx, stranger, []string{string(public.ID)}, map[string]string{"k": "v"}); err == nil {
 		t.Error("a stranger tagged another's image")
+	}
+}
+
+// TestRegisterFrom makes images of content that is in the catalog: private, under names of their own, by snapshot and by
+// location, and never of what the account may not launch.
+func TestRegisterFrom(t *testing.T) {
+	c := newCatalog(t)
+	public := c.register(c.source("a", "public", 0))
+	private := c.register(c.source("b", "private", 0), func(r *image.Registration) { r.Name, r.Public = "mine", false })
+	from := func(a ids.Account, name string, edit ...func(*image.Request)) (*image.Image, error) {
+		r := image.Request{Account: a, Name: name, Source: image.Source{Snapshot: public.RootSnapshot}, Tags: map[string]string{"k": "v"}}
+		for _, fn := range edit {
+			fn(&r)
+		}
+		return c.Register(c.ctx, r, false)
+	}
+	made, err := from(stranger, "copy", func(r *image.Request) { r.RootDiskGiB, r.BootMode, r.Description = 7, "uefi", "d" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := c.describe(stranger, made.ID)[0]
+	if got.Public || got.Owner != stranger || got.SHA256 != public.SHA256 || got.DiskGiB() != 7 || got.BootMode != "uefi" || got.Description != "d" || got.Tags["k"] != "v" || got.RootSnapshot != public.RootSnapshot {
+		t.Errorf("got %+v", got)
+	}
+	if _, err := c.DescribeImages(c.ctx, owner, []ids.Image{made.ID}, nil); !errors.As(err, new(*image.NotFoundError)) {
+		t.Errorf("another account sees a new image: %v", err)
+	}
+	if again, err := from(stranger, "located", func(r *image.Request) { r.Source = image.Source{Location: string(owner) + "/debian"} }); err != nil || again.SHA256 != public.SHA256 {
+		t.Errorf("by location: %v, %v", again, err)
+	}
+	for name, edit := range map[string]func(*image.Request){
+		"duplicate":          func(r *image.Request) { r.Name = "copy" },
+		"name":               func(r *image.Request) { r.Name = "a;b" },
+		"short name":         func(r *image.Request) { r.Name = "ab" },
+		"architecture":       func(r *image.Request) { r.Architecture = "arm64" },
+		"boot mode":          func(r *image.Request) { r.BootMode = "tape" },
+		"volume size":        func(r *image.Request) { r.RootDiskGiB = maxDiskGiB + 1 },
+		"private snapshot":   func(r *image.Request) { r.Source.Snapshot = private.RootSnapshot },
+		"private location":   func(r *image.Request) { r.Source = image.Source{Location: string(owner) + "/mine"} },
+		"no source at all":   func(r *image.Request) { r.Source = image.Source{} },
+		"too many tags":      func(r *image.Request) { r.Tags = map[string]string{"aws:x": ""} },
+		"description length": func(r *image.Request) { r.Description = strings.Repeat("x", 256) },
+	} {
+		if i, err := from(stranger, "other", edit); err == nil {
+			t.Errorf("%s: made %+v", name, i)
+		}
+	}
+	version, err := c.db.Version(c.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i, err := c.Register(c.ctx, image.Request{Account: stranger, Name: "dry", Source: image.Source{Snapshot: public.RootSnapshot}}, true); i != nil || err != nil {
+		t.Errorf("dry run: %v, %v", i, err)
+	}
+	if _, err := c.Register(c.ctx, image.Request{Account: stranger, Name: "copy", Source: image.Source{Snapshot: public.RootSnapshot}}, true); !errors.As(err, new(*image.DuplicateError)) {
+		t.Errorf("dry run of a duplicate: %v", err)
+	}
+	if after, err := c.db.Version(c.ctx); err != nil || after != version {
+		t.Errorf("dry runs moved the store: %v", err)
+	}
+}
+
+// TestPermissions shares an image, takes it back, and lets nobody but the owner do so.
+func TestPermissions(t *testing.T) {
+	c := newCatalog(t)
+	i := c.register(c.source("a", "x", 0), func(r *image.Registration) { r.Public = false })
+	const third = ids.Account("333333333333")
+	sees := func(a ids.Account) bool { return len(c.describe(a)) == 1 }
+	modify := func(change image.Change) {
+		t.Helper()
+		if err := c.Modify(c.ctx, owner, i.ID, change, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var missing *image.NotFoundError
+	if err := c.Modify(c.ctx, stranger, i.ID, image.Change{Public: new(true)}, false); !errors.As(err, &missing) {
+		t.Errorf("stranger modifies what it cannot see: %v", err)
+	}
+	modify(image.Change{Add: []ids.Account{third, stranger, stranger, owner}, Description: new("shared")})
+	if got := c.describe(owner)[0]; len(got.Users) != 2 || got.Users[0] != stranger || got.Description != "shared" {
+		t.Errorf("owner sees %+v", got)
+	}
+	if got := c.describe(stranger); len(got) != 1 || len(got[0].Users) != 1 || got[0].Users[0] != stranger {
+		t.Errorf("stranger sees %+v", got)
+	}
+	var notOwner *image.OwnerError
+	if err := c.Modify(c.ctx, stranger, i.ID, image.Change{Add: []ids.Account{"444444444444"}}, false); !errors.As(err, &notOwner) {
+		t.Errorf("guest modifies: %v", err)
+	}
+	if err := c.Deregister(c.ctx, stranger, i.ID, false); !errors.As(err, &notOwner) {
+		t.Errorf("guest deregisters: %v", err)
+	}
+	modify(image.Change{Remove: []ids.Account{stranger, "555555555555"}})
+	if sees(stranger) || !sees(third) {
+		t.Error("one of two is to see it")
+	}
+	modify(image.Change{Public: new(true)})
+	if !sees(stranger) || !sees("666666666666") {
+		t.Error("a public image is seen by all")
+	}
+	modify(image.Change{Public: new(false), ClearUsers: true})
+	if sees(stranger) || sees(third) || !sees(owner) || c.describe(owner)[0].Description != "shared" {
+		t.Error("after a reset only the owner sees it")
+	}
+	many := make([]ids.Account, image.MaxUsers+1)
+	for k := range many {
+		many[k] = ids.Account(fmt.Sprintf("%012d", k))
+	}
+	if err := c.Modify(c.ctx, owner, i.ID, image.Change{Add: many}, false); !errors.As(err, new(*image.LimitError)) {
+		t.Errorf("too many users: %v", err)
+	}
+	if err := c.Deregister(c.ctx, owner, i.ID, true); err != nil || !sees(owner) {
+		t.Errorf("dry run: %v", err)
+	}
+	if err := c.Deregister(c.ctx, owner, i.ID, false); err != nil || sees(owner) {
+		t.Errorf("deregister: %v", err)
+	}
+	if err := c.Deregister(c.ctx, owner, i.ID, false); !errors.As(err, &missing) {
+		t.Errorf("deregister again: %v", err)
+	}
+	if _, _, err := c.Open(i.SHA256); err != nil {
+		t.Errorf("content is gone with its image: %v", err)
 	}
 }
 

@@ -46,6 +46,25 @@ func (c *Client) DescribeInstanceConsole(ctx context.Context, in *DescribeInstan
 	return out, nil
 }
 
+// DrainHost: Keeps new instances off a host, or lets them on it again. What runs there stays.
+func (c *Client) DrainHost(ctx context.Context, in *DrainHostInput) (*DrainHostOutput, error) {
+	out := new(DrainHostOutput)
+	if err := c.client.Call(ctx, "DrainHost", in, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Explain: Tells what is known of an operation or an instance in order of time, from the rows and from what its host
+// reports.
+func (c *Client) Explain(ctx context.Context, in *ExplainInput) (*ExplainOutput, error) {
+	out := new(ExplainOutput)
+	if err := c.client.Call(ctx, "Explain", in, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GetStatus: Tells how the control plane is: what it is, since when, and which components are well.
 func (c *Client) GetStatus(ctx context.Context, in *GetStatusInput) (*GetStatusOutput, error) {
 	out := new(GetStatusOutput)

@@ -49,6 +49,34 @@ func (v *DescribeInstanceConsoleOutput) Conform() error {
 }
 
 // Conform makes required lists non-nil and reports the first broken constraint.
+func (v *DrainHostInput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
+func (v *DrainHostOutput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
+func (v *ExplainInput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
+func (v *ExplainOutput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
 func (v *GetStatusInput) Conform() error {
 	var c awsjson.Check
 	v.conform(&c, "")
@@ -240,6 +268,47 @@ func (v *DescribeInstanceConsoleInput) conform(c *awsjson.Check, at string) {
 }
 
 func (v *DescribeInstanceConsoleOutput) conform(*awsjson.Check, string) {}
+
+func (v *DrainHostInput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"hostId", len(v.HostId), 3, 64)
+}
+
+func (v *DrainHostOutput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"remaining", len(v.Remaining), 0, 1000)
+	if v.Remaining == nil {
+		v.Remaining = []Instance{}
+	}
+	for i := range v.Remaining {
+		v.Remaining[i].conform(c, at+"remaining[].")
+	}
+}
+
+func (v *Event) conform(*awsjson.Check, string) {}
+
+func (v *ExplainInput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"subject", len(v.Subject), 1, 128)
+}
+
+func (v *ExplainOutput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"notes", len(v.Notes), 0, 100)
+	if v.Notes == nil {
+		v.Notes = []string{}
+	}
+	c.Length(at+"operations", len(v.Operations), 0, 1000)
+	if v.Operations == nil {
+		v.Operations = []Operation{}
+	}
+	for i := range v.Operations {
+		v.Operations[i].conform(c, at+"operations[].")
+	}
+	c.Length(at+"events", len(v.Events), 0, 1000)
+	if v.Events == nil {
+		v.Events = []Event{}
+	}
+	for i := range v.Events {
+		v.Events[i].conform(c, at+"events[].")
+	}
+}
 
 func (v *Finding) conform(*awsjson.Check, string) {}
 

@@ -21,6 +21,13 @@ type API interface {
 	// DescribeInstanceConsole: Returns the end of an instance's serial console, whoever owns it.
 	DescribeInstanceConsole(ctx context.Context, in *DescribeInstanceConsoleInput) (*DescribeInstanceConsoleOutput, error)
 
+	// DrainHost: Keeps new instances off a host, or lets them on it again. What runs there stays.
+	DrainHost(ctx context.Context, in *DrainHostInput) (*DrainHostOutput, error)
+
+	// Explain: Tells what is known of an operation or an instance in order of time, from the rows and from what its host
+	// reports.
+	Explain(ctx context.Context, in *ExplainInput) (*ExplainOutput, error)
+
 	// GetStatus: Tells how the control plane is: what it is, since when, and which components are well.
 	GetStatus(ctx context.Context, in *GetStatusInput) (*GetStatusOutput, error)
 
@@ -60,6 +67,8 @@ var Operations = map[string]awsjson.Operation[API]{
 	"CreateAccount":           {Serve: serveCreateAccount},
 	"CreateJoinToken":         {Serve: serveCreateJoinToken},
 	"DescribeInstanceConsole": {ReadOnly: true, Serve: serveDescribeInstanceConsole},
+	"DrainHost":               {Serve: serveDrainHost},
+	"Explain":                 {ReadOnly: true, Serve: serveExplain},
 	"GetStatus":               {ReadOnly: true, Serve: serveGetStatus},
 	"ImportImage":             {Serve: serveImportImage},
 	"ListAccounts":            {ReadOnly: true, Serve: serveListAccounts},
@@ -93,6 +102,14 @@ func (Unsupported) CreateJoinToken(context.Context, *CreateJoinTokenInput) (*Cre
 
 func (Unsupported) DescribeInstanceConsole(context.Context, *DescribeInstanceConsoleInput) (*DescribeInstanceConsoleOutput, error) {
 	return nil, NewUnknownOperation("DescribeInstanceConsole is not offered by this server")
+}
+
+func (Unsupported) DrainHost(context.Context, *DrainHostInput) (*DrainHostOutput, error) {
+	return nil, NewUnknownOperation("DrainHost is not offered by this server")
+}
+
+func (Unsupported) Explain(context.Context, *ExplainInput) (*ExplainOutput, error) {
+	return nil, NewUnknownOperation("Explain is not offered by this server")
 }
 
 func (Unsupported) GetStatus(context.Context, *GetStatusInput) (*GetStatusOutput, error) {
@@ -169,6 +186,30 @@ func serveDescribeInstanceConsole(ctx context.Context, api API, body []byte) ([]
 		return nil, err
 	}
 	out, err := api.DescribeInstanceConsole(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return awsjson.Encode(out)
+}
+
+func serveDrainHost(ctx context.Context, api API, body []byte) ([]byte, error) {
+	in := new(DrainHostInput)
+	if err := awsjson.Decode(body, in, "hostId", "draining"); err != nil {
+		return nil, err
+	}
+	out, err := api.DrainHost(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return awsjson.Encode(out)
+}
+
+func serveExplain(ctx context.Context, api API, body []byte) ([]byte, error) {
+	in := new(ExplainInput)
+	if err := awsjson.Decode(body, in, "subject"); err != nil {
+		return nil, err
+	}
+	out, err := api.Explain(ctx, in)
 	if err != nil {
 		return nil, err
 	}

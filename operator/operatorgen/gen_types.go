@@ -75,6 +75,18 @@ type DescribeInstanceConsoleOutput struct {
 	Truncated   bool   `json:"truncated"`
 }
 
+type DrainHostInput struct {
+	HostId   string `json:"hostId"` // The host's id, or a name that one host alone has.
+	Draining bool   `json:"draining"`
+}
+
+type DrainHostOutput struct {
+	HostId         string     `json:"hostId"`
+	Draining       bool       `json:"draining"`
+	Remaining      []Instance `json:"remaining"`      // What the host still has, by id; at most 1000.
+	RemainingCount int64      `json:"remainingCount"` // Of all that the host still has.
+}
+
 // Driver: How a host runs guests.
 type Driver string
 
@@ -89,6 +101,27 @@ var AllDriver = []Driver{
 	DriverQemu,
 	DriverFake,
 	DriverMixed,
+}
+
+// Event: One thing that happened.
+type Event struct {
+	AtMs        int64  `json:"atMs"`                  // Milliseconds since 1970.
+	Source      string `json:"source"`                // Whose clock it was: server or host.
+	OperationId string `json:"operationId,omitempty"` // Absent for what no operation asked for.
+	What        string `json:"what"`
+	Detail      string `json:"detail,omitempty"`
+}
+
+type ExplainInput struct {
+	Subject string `json:"subject"` // An operation's id (op-…) or an instance's (i-…).
+}
+
+type ExplainOutput struct {
+	Subject    string      `json:"subject"`
+	Summary    string      `json:"summary"` // How it stands now, and why.
+	Notes      []string    `json:"notes"`   // What a person should know besides, such as that the host drains.
+	Operations []Operation `json:"operations"`
+	Events     []Event     `json:"events"` // In order of time.
 }
 
 // Finding: A promise that does not hold.
@@ -117,6 +150,7 @@ type Host struct {
 	Name          string    `json:"name,omitempty"`
 	Zone          string    `json:"zone"`
 	State         HostState `json:"state"`
+	Draining      *bool     `json:"draining,omitempty"` // No new instance is placed on it, whatever its state.
 	Driver        Driver    `json:"driver"`
 	Address       string    `json:"address,omitempty"` // Underlay address.
 	AgentVersion  string    `json:"agentVersion,omitempty"`
@@ -342,7 +376,8 @@ type SetQuotaOutput struct {
 }
 
 type StoreGetInput struct {
-	Key string `json:"key"` // As StoreScan prints it.
+	Reveal *bool  `json:"reveal,omitempty"` // Show user data and sealed secrets too. That is audited.
+	Key    string `json:"key"`              // As StoreScan prints it.
 }
 
 type StoreGetOutput struct {
@@ -351,6 +386,7 @@ type StoreGetOutput struct {
 }
 
 type StoreScanInput struct {
+	Reveal *bool  `json:"reveal,omitempty"` // Show user data and sealed secrets too. That is audited.
 	Prefix string `json:"prefix,omitempty"` // Absent for all.
 	After  string `json:"after,omitempty"`  // Begin after this key.
 	Limit  *int32 `json:"limit,omitempty"`  // 100 when absent.

@@ -81,6 +81,9 @@ func convertHost(h compute.Host, targets map[string]dispatch.TargetStatus) opera
 		AgentVersion: h.AgentVersion, LastSeenAtMs: ms(h.LastHeard), Vcpus: int32(h.VCPUs), VcpusFree: int32(h.LeftVCPUs),
 		MemoryMib: int64(h.MemoryMiB), MemoryFreeMib: int64(h.LeftMemoryMiB), Instances: int32(h.Instances),
 	}
+	if h.Draining {
+		out.Draining = new(true)
+	}
 	if t, known := targets[targetOf(h.ID)]; known && !t.LastHeartbeat.IsZero() {
 		out.LastSeenAtMs = ms(t.LastHeartbeat)
 	}
@@ -89,22 +92,27 @@ func convertHost(h compute.Host, targets map[string]dispatch.TargetStatus) opera
 
 // hostState is what the link believes; without a word of the link, what compute saw.
 func hostState(h compute.Host, targets map[string]dispatch.TargetStatus) operatorgen.HostState {
-	if h.Draining {
-		return operatorgen.HostStateDraining
-	}
 	if t, known := targets[targetOf(h.ID)]; known {
 		switch t.Liveness {
 		case dispatch.Up:
-			return operatorgen.HostStateUp
+			return upState(h)
 		case dispatch.Dead:
 			return operatorgen.HostStateDead
 		}
 		return operatorgen.HostStateSuspect
 	}
 	if h.Connected {
-		return operatorgen.HostStateUp
+		return upState(h)
 	}
 	return operatorgen.HostStateSuspect
+}
+
+// upState is the state of a host that is heard. That one which is not heard drains too shows beside its state.
+func upState(h compute.Host) operatorgen.HostState {
+	if h.Draining {
+		return operatorgen.HostStateDraining
+	}
+	return operatorgen.HostStateUp
 }
 
 func (a *api) ListInstances(ctx context.Context, in *operatorgen.ListInstancesInput) (*operatorgen.ListInstancesOutput, error) {

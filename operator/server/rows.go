@@ -18,11 +18,28 @@ import (
 // defaultRows is the size of a scan when a request does not say.
 const defaultRows = 100
 
-// secrets are the begins of keys whose values are not shown: sealed secret keys, and join tokens.
-var secrets = [][]byte{store.Prefix("account", "access-key"), store.Prefix("dispatch", "token")}
+// redaction is what is not shown of the rows under a prefix, unless the request asks for it: the whole value, or the
+// field at a path of field numbers.
+type redaction struct {
+	prefix []byte
+	path   []string
+}
 
-// redacted stands for a value that is not shown.
-const redacted = `"not shown: this row holds a secret"`
+// redactions cover sealed secret keys, join tokens, and the user data of instances, which people put passwords into: in
+// their own rows, and in what their hosts are told.
+var redactions = []redaction{
+	{prefix: store.Prefix("account", "access-key")},
+	{prefix: store.Prefix("dispatch", "token")},
+	{prefix: store.Prefix("compute", "instance"), path: []string{"31"}},
+	{prefix: store.Prefix("dispatch", "item", "host"), path: []string{"2", "21"}},
+}
+
+const (
+	// redacted stands for a value that is not shown.
+	redacted = `"not shown: this row holds a secret"`
+	// redactedField stands for a field that is not shown.
+	redactedField = "not shown: user data"
+)
 
 // formatKey writes a key so that no two keys look alike: a JSON list of its elements, where a byte string is an object
 // {"bytes":"<hex>"}; or 0x and hexadecimal for a key that such a list would not give back.
@@ -112,12 +129,13 @@ func (a *api) StoreGet(ctx context.Context, in *operatorgen.StoreGetInput) (*ope
 	if err != nil {
 		return nil, err
 	}
+	a.auditReveal(ctx, "StoreGet", in.Key, in.Reveal)
 	out := &operatorgen.StoreGetOutput{}
 	err = a.DB.View(ctx, func(r store.Reader) error {
 		out.ReadVersion = int64(r.Version())
 		rows, err := r.Range(ctx, store.RangeOptions{Begin: key, End: append(bytes.Clone(key), 0), Limit: 1})
 		if err == nil && len(rows) == 1 {
-			out.Row = new(convertRow(rows[0]))
+			out.Row = new(convertRow(rows[0], reveal(in.Reveal)))
 		}
 		return err
 	})
@@ -139,6 +157,7 @@ func (a *api) StoreScan(ctx context.Context, in *operatorgen.StoreScanInput) (*o
 			begin = after
 		}
 	}
+	a.auditReveal(ctx, "StoreScan", in.Prefix, in.Reveal)
 	limit := defaultRows
 	if in.Limit != nil {
 		limit = min(int(*in.Limit), store.MaxRangeRows)
@@ -152,7 +171,7 @@ func (a *api) StoreScan(ctx context.Context, in *operatorgen.StoreScanInput) (*o
 		}
 		out.More = len(rows) > limit || len(rows) == store.MaxRangeRows
 		for _, kv := range rows[:min(limit, len(rows))] {
-			out.Rows = append(out.Rows, convertRow(kv))
+			out.Rows = append(out.Rows, convertRow(kv, reveal(in.Reveal)))
 		}
 		return nil
 	})
@@ -160,21 +179,62 @@ func (a *api) StoreScan(ctx context.Context, in *operatorgen.StoreScanInput) (*o
 }
 
 // convertRow shows an integer as a number, a CBOR map as an object by field number, and other bytes in hexadecimal.
-func convertRow(kv store.KV) operatorgen.Row {
+func convertRow(kv store.KV, reveal bool) operatorgen.Row {
 	row := operatorgen.Row{Key: formatKey(kv.Key), Version: int64(kv.Version), Kind: "bytes"}
 	if kv.Value.Kind == store.KindInt64 {
 		row.Kind = "int64"
 	}
-	row.Value = valueJSON(kv)
+	row.Value = valueJSON(kv, reveal)
 	return row
 }
 
-func valueJSON(kv store.KV) json.RawMessage {
-	for _, prefix := range secrets {
-		if bytes.HasPrefix(kv.Key, prefix) {
+func reveal(asked *bool) bool { return asked != nil && *asked }
+
+// auditReveal notes that somebody looked at secrets.
+func (a *api) auditReveal(ctx context.Context, operation, subject string, asked *bool) {
+	if reveal(asked) {
+		a.audit(ctx, operation, subject, nil)
+	}
+}
+
+func valueJSON(kv store.KV, reveal bool) json.RawMessage {
+	value := decoded(kv)
+	for _, r := range redactions {
+		if !reveal && bytes.HasPrefix(kv.Key, r.prefix) && !r.hide(value) {
 			return json.RawMessage(redacted)
 		}
 	}
+	text, err := json.Marshal(value)
+	if err != nil { // a number that JSON has no word for
+		text, _ = json.Marshal(fmt.Sprint(value))
+	}
+	return text
+}
+
+// hide replaces the field of a value. It is false when the whole value must go: there is no path, or the value is not of
+// the shape that has one, so that nobody knows where the secret is.
+func (r redaction) hide(value any) bool {
+	if len(r.path) == 0 {
+		return false
+	}
+	last := len(r.path) - 1
+	for _, number := range r.path[:last] {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return false
+		}
+		if value, ok = object[number]; !ok {
+			return true
+		}
+	}
+	object, ok := value.(map[string]any)
+	if _, has := object[r.path[last]]; has {
+		object[r.path[last]] = redactedField
+	}
+	return ok
+}
+
+func decoded(kv store.KV) any {
 	var value any = kv.Value.Int
 	if kv.Value.Kind != store.KindInt64 {
 		value = "0x" + hex.EncodeToString(kv.Value.Bytes)
@@ -183,11 +243,7 @@ func valueJSON(kv store.KV) json.RawMessage {
 			value = plain(decoded)
 		}
 	}
-	text, err := json.Marshal(value)
-	if err != nil { // a number that JSON has no word for
-		text, _ = json.Marshal(fmt.Sprint(value))
-	}
-	return text
+	return value
 }
 
 // plain turns what CBOR holds into what JSON can.

@@ -164,9 +164,7 @@ func (a *api) RunCheck(ctx context.Context, _ *operatorgen.RunCheckInput) (*oper
 	}
 	const maxFindings = 1000 // the model's bound
 	out := &operatorgen.RunCheckOutput{Truncated: report.Count > min(len(report.Findings), maxFindings-1)}
-	broken := make(map[string]int64)
 	for _, f := range report.Findings {
-		broken[f.Invariant]++
 		if len(out.Findings) < maxFindings-1 {
 			out.Findings = append(out.Findings, operatorgen.Finding{Invariant: f.Invariant, Subject: f.Subject, Detail: f.Detail})
 		}
@@ -174,8 +172,8 @@ func (a *api) RunCheck(ctx context.Context, _ *operatorgen.RunCheckInput) (*oper
 	if err != nil { // some could not be evaluated: that is a finding of its own, beside what the others found
 		out.Findings = append(out.Findings, operatorgen.Finding{Invariant: "check.evaluated", Subject: "store", Detail: err.Error()})
 	}
-	for _, name := range report.Checked {
-		out.Counts = append(out.Counts, operatorgen.CheckCount{Invariant: name, Checked: 1, Broken: broken[name]})
+	for _, c := range report.Checked {
+		out.Counts = append(out.Counts, operatorgen.CheckCount{Invariant: c.Invariant, Checked: int64(c.Rows), Broken: int64(c.Broken)})
 	}
 	return out, nil
 }

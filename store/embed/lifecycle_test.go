@@ -215,6 +215,12 @@ func TestExpiredLease(t *testing.T) {
 	if _, err := s.Range(context.Background(), store.RangeOptions{}); !errors.Is(err, store.ErrTooOld) {
 		t.Errorf("range: %v", err)
 	}
+	e.leases.mu.Lock()
+	n := len(e.leases.open)
+	e.leases.mu.Unlock()
+	if n != 0 {
+		t.Errorf("%d expired snapshots are remembered", n)
+	}
 }
 
 // TestExpiredRecords forgets answers after their commits' deadline; a copy is refused, not run.

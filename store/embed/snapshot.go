@@ -18,14 +18,17 @@ type leases struct {
 	reads sync.WaitGroup
 }
 
-// oldest returns the least version that an unexpired snapshot needs, at most v.
+// oldest returns the least version that an unexpired snapshot needs, at most v. Expired ones are forgotten, so that what
+// a reader never released is not kept for ever.
 func (l *leases) oldest(v store.Version, now time.Time) store.Version {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.open {
-		if s.version < v && now.Before(s.expires) {
-			v = s.version
+		if !now.Before(s.expires) {
+			delete(l.open, s)
+			continue
 		}
+		v = min(v, s.version)
 	}
 	return v
 }

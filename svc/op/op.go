@@ -92,10 +92,14 @@ func Advance(ctx context.Context, tx *store.Tx, id ids.Operation, step string, n
 	return change(ctx, tx, id, func(o *Operation) { o.step(step, now) })
 }
 
-// Finish ends a running operation; detail says why it failed or what superseded it. An ended one is left alone.
-func Finish(ctx context.Context, tx *store.Tx, id ids.Operation, s State, detail string, now time.Time) error {
+// Finish ends a running operation; detail says why it failed or what superseded it. before are steps that others timed
+// and that are known only now. An ended operation is left alone.
+func Finish(ctx context.Context, tx *store.Tx, id ids.Operation, s State, detail string, now time.Time, before ...Step) error {
 	assert.That(s != Running, "operation %s finished as running", id)
 	return change(ctx, tx, id, func(o *Operation) {
+		for _, b := range before {
+			o.step(b.Name, time.UnixMilli(b.AtMs))
+		}
 		o.State, o.Error, o.EndedMs = s, detail, now.UnixMilli()
 		o.step(s.String(), now)
 	})

@@ -128,12 +128,7 @@ func (s *Service) identity(ctx context.Context, a ids.Account, v ids.VPC, groups
 	}
 	s.interning.Lock()
 	defer s.interning.Unlock()
-	var out vpc.Identity
-	_, err := s.transact(ctx, "intern identity in "+string(v), func(tx *store.Tx) (err error) {
-		out, err = vpcrows.InternIdentity(ctx, tx, a, v, groups)
-		return err
-	})
-	return out, err
+	return s.intern(ctx, vpcrows.InternRequest{Account: a, VPC: v, Groups: groups, Max: s.maxIdentities})
 }
 
 func (s *Service) known(a ids.Account, v ids.VPC, groups []ids.SecurityGroup) (vpc.Identity, bool) {

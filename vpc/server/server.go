@@ -36,6 +36,8 @@ type Options struct {
 	Zones  []string // in order, at most 16
 	Tags   account.TagReader
 	Env    env.Env // default: the machine's
+	// IdentitiesPerVPC is for tests; default and at most vpc.MaxIdentitiesPerVPC.
+	IdentitiesPerVPC int
 }
 
 // Validate reports what is missing.
@@ -45,6 +47,8 @@ func (o Options) Validate() error {
 		return errors.New("vpc options: no region")
 	case len(o.Zones) == 0 || len(o.Zones) > maxZones:
 		return fmt.Errorf("vpc options: %d zones, want 1 to %d", len(o.Zones), maxZones)
+	case o.IdentitiesPerVPC < 0 || o.IdentitiesPerVPC > vpc.MaxIdentitiesPerVPC:
+		return fmt.Errorf("vpc options: %d identities per VPC, want at most %d", o.IdentitiesPerVPC, vpc.MaxIdentitiesPerVPC)
 	case o.Tags == nil:
 		return errors.New("vpc options: no tags")
 	}
@@ -53,15 +57,18 @@ func (o Options) Validate() error {
 
 // Service implements vpc.Service. Make one with New and keep Run going.
 type Service struct {
-	db       *store.DB
-	region   string
-	zones    []string
-	tags     account.TagReader
-	env      env.Env
-	view     *view
-	follower *follow.Follower
+	db            *store.DB
+	region        string
+	zones         []string
+	tags          account.TagReader
+	env           env.Env
+	view          *view
+	follower      *follow.Follower
+	maxIdentities int
+	applied       Applied // nil until FollowApplied
 	// interning makes those who need a new identity at the same time wait for the first instead of conflicting with it.
 	interning sync.Mutex
+	looked    map[ids.VPC]uint16 // guarded by interning: where the search for unused identities goes on
 }
 
 var _ vpc.Service = (*Service)(nil)
@@ -74,10 +81,20 @@ func New(db *store.DB, o Options) (*Service, error) {
 	if o.Env.Clock == nil {
 		o.Env = env.System()
 	}
-	s := &Service{db: db, region: o.Region, zones: slices.Clone(o.Zones), tags: o.Tags, env: o.Env, view: newView()}
+	if o.IdentitiesPerVPC == 0 {
+		o.IdentitiesPerVPC = vpc.MaxIdentitiesPerVPC
+	}
+	s := &Service{db: db, maxIdentities: o.IdentitiesPerVPC, looked: map[ids.VPC]uint16{}, region: o.Region, zones: slices.Clone(o.Zones), tags: o.Tags, env: o.Env, view: newView()}
 	s.follower = follow.New(db, vpcrows.ViewPrefixes(), s.view.apply)
 	return s, nil
 }
+
+// Applied tells up to which sequence a target has applied a section of a document; 0 when it has not said so.
+type Applied func(target, doc, section string) uint64
+
+// FollowApplied gives the service the marks of hosts, by which identities are used again. Call it before Run; without it
+// none is.
+func (s *Service) FollowApplied(marks Applied) { s.applied = marks }
 
 // Run feeds the view until ctx ends or the store cannot be followed.
 func (s *Service) Run(ctx context.Context) error { return s.follower.Run(ctx) }

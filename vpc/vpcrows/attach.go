@@ -73,7 +73,9 @@ func MAC(id ids.Interface) vpc.MAC {
 func ExpectPrepared(tx *store.Tx, p vpc.Prepared) {
 	missing := &vpc.NotFoundError{Kind: vpc.KindSubnet, ID: string(p.Subnet.ID)}
 	tx.Expect(subnetKey(p.Subnet.Account, p.Subnet.ID), store.Exists(), store.Else(missing))
-	tx.Expect(identityKey(p.Identity.VPC, p.Identity.Number), store.Exists(), store.Else(vpc.ErrStale))
+	// By the set, not by the number, which may stand for another set by now.
+	known := key(familyIdentityOf, p.Identity.VPC, set(p.Identity.Groups))
+	tx.Expect(known, store.IntEquals(int64(p.Identity.Number)), store.Else(vpc.ErrStale))
 }
 
 // Attach makes an interface: it takes its address, counts its identity, charges the quota, and tells its host and the

@@ -61,6 +61,7 @@ func goldenRows() []goldenRow {
 			ID: "sgr-1", Account: goldenAccount, Group: goldenGroup, Egress: true, Protocol: -1, FromPort: -1, ToPort: 80,
 			CIDR: "0.0.0.0/0", Peer: goldenGroup, Description: "d",
 		}),
+		goldenOf("identity-gone", Retired{VPC: goldenVPC, Number: 9, IdentitiesSeq: 300}.key(), retiredRow{MappingsSeq: 11}),
 		goldenOf("interface", interfaceKey(goldenAccount, "eni-1"), interfaceRow{
 			ID: "eni-1", Account: goldenAccount, VPC: goldenVPC, VNI: 7, VPCCIDR: "10.0.0.0/16", Subnet: goldenSubnet,
 			SubnetCIDR: "10.0.1.0/24", Zone: "us-nimbrel-1a", Offset: 4, MAC: [6]byte{2, 1, 2, 3, 4, 5},

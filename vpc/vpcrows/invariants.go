@@ -38,7 +38,7 @@ func Invariants() []check.Invariant {
 		},
 		{
 			Name:  "vpc.identities",
-			Doc:   "An identity's count is that of the interfaces with it, its groups exist, and hosts know it.",
+			Doc:   "An identity's count is that of the interfaces with it, its groups exist, hosts know it, and its number is not retired.",
 			Check: over(checkIdentities),
 		},
 		{
@@ -73,6 +73,7 @@ type rows struct {
 	rules      []vpc.Rule
 	interfaces map[ids.Interface]Interface
 	identities []vpc.Identity
+	retired    []Retired
 }
 
 type finding func(subject, detail string)
@@ -125,7 +126,14 @@ func read(ctx context.Context, r store.Reader) (*rows, error) {
 	if s.rules, err = list(ctx, r, FamilyRule, DecodeRule); err != nil {
 		return nil, err
 	}
-	s.identities, err = list(ctx, r, FamilyIdentity, DecodeIdentity)
+	if s.identities, err = list(ctx, r, FamilyIdentity, DecodeIdentity); err != nil {
+		return nil, err
+	}
+	err = check.Scan(ctx, r, prefix(familyRetired), func(kv store.KV) error {
+		gone, err := decodeRetired(kv)
+		s.retired = append(s.retired, gone)
+		return err
+	})
 	return s, err
 }
 
@@ -331,7 +339,42 @@ func checkIdentities(ctx context.Context, s *rows, report finding) error {
 	for i, n := range users {
 		report(fmt.Sprintf("%s identity %d", i.vpc, i.number), fmt.Sprintf("does not exist, but %d interfaces have it", n))
 	}
+	if err := checkNumbers(ctx, s, report); err != nil {
+		return err
+	}
 	return checkKnownIdentities(ctx, s, report)
+}
+
+// checkNumbers: of the numbers that were given, each is an identity's or waits for the hosts, and is so once.
+func checkNumbers(ctx context.Context, s *rows, report finding) error {
+	given := map[ids.VPC]map[uint16]int{}
+	give := func(v ids.VPC, number uint16) {
+		if given[v] == nil {
+			given[v] = map[uint16]int{}
+		}
+		given[v][number]++
+	}
+	for _, i := range s.identities {
+		give(i.VPC, i.Number)
+	}
+	for _, gone := range s.retired {
+		if s.vpcs[gone.VPC].ID == "" {
+			report(fmt.Sprintf("%s identity %d", gone.VPC, gone.Number), "is retired of a VPC that does not exist")
+		}
+		give(gone.VPC, gone.Number)
+	}
+	for v, numbers := range given {
+		last, err := LastIdentity(ctx, s.r, v)
+		if err != nil {
+			return err
+		}
+		for number, n := range numbers {
+			if n > 1 || int(number) > last {
+				report(fmt.Sprintf("%s identity %d", v, number), fmt.Sprintf("is there %d times, of %d numbers given", n, last))
+			}
+		}
+	}
+	return nil
 }
 
 func checkKnownIdentities(ctx context.Context, s *rows, report finding) error {

@@ -46,6 +46,7 @@ const (
 	familyIdentityWith Family = "identity-with" // (group, number): nothing; identities that hold the group
 	familyIdentityUse  Family = "identity-use"  // (vpc, number): interfaces with it, releasing ones included
 	familyIdentityLast Family = "identity-last" // (vpc): the last number given
+	familyRetired      Family = "identity-gone" // (vpc, sequence, number): a number that hosts may still know
 	familyRouteTable   Family = "route-table"   // (account, table): its VPC
 	familyACL          Family = "acl"           // (account, list): its VPC
 	familyVNI          Family = "vni"           // (): the last VNI given

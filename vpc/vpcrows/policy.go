@@ -3,7 +3,6 @@ package vpcrows
 import (
 	"context"
 	"slices"
-	"strconv"
 
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/account/accountrows"
@@ -15,9 +14,6 @@ import (
 	"github.com/nimbrel/nimbrel/store/row"
 	"github.com/nimbrel/nimbrel/vpc"
 )
-
-// retireBatch bounds the identities that one transaction retires, each with a guard.
-const retireBatch = 64
 
 // InsertGroup writes a new group with the rules in it, publishes it to the VPC's hosts and charges the quota. It guards
 // that the name is free; *vpc.GroupDuplicateError.
@@ -280,87 +276,4 @@ func hostPort(p int) uint16 {
 		return host.PortAny
 	}
 	return uint16(p)
-}
-
-// InternIdentity returns the identity of a sorted set of groups of one VPC and makes it if it is new;
-// *vpc.NotFoundError for a group, *vpc.LimitError.
-func InternIdentity(ctx context.Context, tx *store.Tx, a ids.Account, v ids.VPC, groups []ids.SecurityGroup) (vpc.Identity, error) {
-	for _, id := range groups {
-		g, err := GetGroup(ctx, tx, a, id)
-		if err == nil && g.VPC != v {
-			err = &vpc.NotFoundError{Kind: vpc.KindGroup, ID: string(id)}
-		}
-		if err != nil {
-			return vpc.Identity{}, err
-		}
-	}
-	ofKey := key(familyIdentityOf, v, set(groups))
-	known, found, err := tx.Get(ctx, ofKey.Base)
-	if err != nil {
-		return vpc.Identity{}, err
-	}
-	if found {
-		return vpc.Identity{VPC: v, Number: uint16(known.Int), Groups: groups}, nil
-	}
-	lastKey := key(familyIdentityLast, v)
-	last, _, err := tx.Get(ctx, lastKey.Base)
-	if err != nil {
-		return vpc.Identity{}, err
-	}
-	if last.Int >= vpc.MaxIdentitiesPerVPC {
-		return vpc.Identity{}, &vpc.LimitError{Limit: vpc.LimitIdentitiesPerVPC, ID: string(v), Max: vpc.MaxIdentitiesPerVPC}
-	}
-	identity := vpc.Identity{VPC: v, Number: uint16(last.Int + 1), Groups: groups}
-	tx.Put(lastKey, store.Int(last.Int+1))
-	tx.Put(ofKey, store.Int(last.Int+1))
-	insertIdentity(tx, identity)
-	return identity, nil
-}
-
-func insertIdentity(tx *store.Tx, i vpc.Identity) {
-	tx.Put(identityKey(i.VPC, i.Number), row.Encode(identityRow{VPC: i.VPC, Number: i.Number, Groups: i.Groups}))
-	tx.Put(identityUseKey(i.VPC, i.Number), store.Int(0))
-	for _, g := range i.Groups {
-		tx.Put(key(familyIdentityWith, g, i.Number), store.Bytes(nil))
-	}
-	payload := store.Bytes(host.Encode(host.Identity{Number: i.Number, Groups: i.Groups}))
-	dispatchrows.Put(tx, document(i.VPC), host.SectionIdentities, identityName(i.Number), payload)
-}
-
-func identityName(number uint16) string { return strconv.Itoa(int(number)) }
-
-// retire removes an identity; the transaction fails with inUse if an interface has it. Its number is not used again.
-func retire(tx *store.Tx, i vpc.Identity, inUse error) {
-	tx.Expect(identityUseKey(i.VPC, i.Number), store.IntEquals(0), store.Else(inUse))
-	tx.Delete(identityKey(i.VPC, i.Number))
-	tx.Delete(identityUseKey(i.VPC, i.Number))
-	tx.Delete(key(familyIdentityOf, i.VPC, set(i.Groups)))
-	for _, g := range i.Groups {
-		tx.Delete(key(familyIdentityWith, g, i.Number))
-	}
-	dispatchrows.Delete(tx, document(i.VPC), host.SectionIdentities, identityName(i.Number))
-}
-
-// retireWith removes the identities that hold a group, at most retireBatch.
-func retireWith(ctx context.Context, tx *store.Tx, g vpc.SecurityGroup, inUse error) (more bool, err error) {
-	rows, err := tx.Range(ctx, under(prefix(familyIdentityWith, g.ID), retireBatch+1))
-	if err != nil {
-		return false, err
-	}
-	for _, kv := range rows[:min(len(rows), retireBatch)] {
-		_, parts, err := ParseKey(kv.Key)
-		if err != nil {
-			return false, err
-		}
-		v, _, err := tx.Get(ctx, key(FamilyIdentity, g.VPC, parts[1]).Base)
-		if err != nil {
-			return false, err
-		}
-		i, err := DecodeIdentity(v)
-		if err != nil {
-			return false, err
-		}
-		retire(tx, i, inUse)
-	}
-	return len(rows) > retireBatch, nil
 }

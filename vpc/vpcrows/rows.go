@@ -112,6 +112,14 @@ type identityRow struct {
 	Groups []ids.SecurityGroup `cbor:"3,keyasint,omitempty"`
 }
 
+// retiredRow says what the VPC's followers must have applied before the number means another set. The sequence of the
+// identities section at which it left is in the key.
+type retiredRow struct {
+	MappingsSeq uint64 `cbor:"1,keyasint"` // the section's at that moment: no mapping had the number any more
+}
+
+const retiredRowMappingsSeq = 1
+
 type dhcpRow struct {
 	ID         ids.DHCPOptions `cbor:"1,keyasint,omitempty"`
 	Account    ids.Account     `cbor:"2,keyasint,omitempty"`

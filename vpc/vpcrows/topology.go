@@ -120,6 +120,8 @@ func removeVPC(tx *store.Tx, v VPC) {
 	tx.Delete(key(familyRouteTable, v.Account, v.MainRouteTable))
 	tx.Delete(key(familyACL, v.Account, v.DefaultACL))
 	tx.Delete(key(familyIdentityLast, v.ID))
+	gone := prefix(familyRetired, v.ID)
+	tx.DeleteRange(gone, store.PrefixEnd(gone))
 	tagrows.Delete(tx, v.Account, v.ID)
 	tagrows.Delete(tx, v.Account, v.MainRouteTable)
 	tagrows.Delete(tx, v.Account, v.DefaultACL)

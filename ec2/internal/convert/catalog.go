@@ -19,13 +19,60 @@ func Image(i *image.Image) ec2gen.Image {
 		Architecture: new(ec2gen.ArchitectureValues(i.Architecture)), CreationDate: new(i.CreateTime.UTC().Format(creationDate)), ImageId: text(i.ID),
 		ImageLocation: new(string(i.Owner) + "/" + i.Name), ImageType: new(ec2gen.ImageTypeValuesMachine), Public: new(i.Public), OwnerId: text(i.Owner),
 		PlatformDetails: new(platformDetails), UsageOperation: new(usageOperation), State: new(ec2gen.ImageState(i.State.String())),
-		BlockDeviceMappings: []ec2gen.BlockDeviceMapping{{DeviceName: new(i.RootDeviceName), Ebs: &ec2gen.EbsBlockDevice{
-			DeleteOnTermination: new(true), SnapshotId: text(i.RootSnapshot), VolumeSize: number(i.MinDiskGiB()), VolumeType: new(VolumeType), Encrypted: new(false),
-		}}},
-		Description: new(i.Description), EnaSupport: new(true), Hypervisor: new(hypervisor), Name: new(i.Name), RootDeviceName: new(i.RootDeviceName),
+		BlockDeviceMappings: rootMapping(i),
+		Description:         new(i.Description), EnaSupport: new(true), Hypervisor: new(hypervisor), Name: new(i.Name), RootDeviceName: new(i.RootDeviceName),
 		RootDeviceType: new(ec2gen.DeviceTypeEbs), Tags: Tags(i.Tags), VirtualizationType: new(ec2gen.VirtualizationTypeHvm),
 		BootMode: bootMode(i.BootMode),
 	}
+}
+
+func rootMapping(i *image.Image) []ec2gen.BlockDeviceMapping {
+	return []ec2gen.BlockDeviceMapping{{DeviceName: new(i.RootDeviceName), Ebs: &ec2gen.EbsBlockDevice{
+		DeleteOnTermination: new(true), SnapshotId: text(i.RootSnapshot), VolumeSize: number(i.DiskGiB()), VolumeType: new(VolumeType), Encrypted: new(false),
+	}}}
+}
+
+// ImageAttribute fills the one attribute that was asked for. What images here never have is there without a value.
+func ImageAttribute(i *image.Image, name ec2gen.ImageAttributeName) *ec2gen.ImageAttribute {
+	out := &ec2gen.ImageAttribute{ImageId: text(i.ID)}
+	switch name {
+	case ec2gen.ImageAttributeNameDescription:
+		out.Description = value(i.Description)
+	case ec2gen.ImageAttributeNameLaunchPermission:
+		out.LaunchPermissions = launchPermissions(i)
+	case ec2gen.ImageAttributeNameBlockDeviceMapping:
+		out.BlockDeviceMappings = rootMapping(i)
+	case ec2gen.ImageAttributeNameBootMode:
+		out.BootMode = &ec2gen.AttributeValue{Value: present(i.BootMode)}
+	case ec2gen.ImageAttributeNameDeregistrationProtection:
+		out.DeregistrationProtection = value("disabled")
+	case ec2gen.ImageAttributeNameKernel:
+		out.KernelId = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameRamdisk:
+		out.RamdiskId = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameSriovNetSupport:
+		out.SriovNetSupport = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameTpmSupport:
+		out.TpmSupport = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameUefiData:
+		out.UefiData = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameImdsSupport:
+		out.ImdsSupport = &ec2gen.AttributeValue{}
+	case ec2gen.ImageAttributeNameLastLaunchedTime:
+		out.LastLaunchedTime = &ec2gen.AttributeValue{}
+	}
+	return out
+}
+
+func launchPermissions(i *image.Image) []ec2gen.LaunchPermission {
+	var list []ec2gen.LaunchPermission
+	if i.Public {
+		list = append(list, ec2gen.LaunchPermission{Group: new(ec2gen.PermissionGroupAll)})
+	}
+	for _, a := range i.Users {
+		list = append(list, ec2gen.LaunchPermission{UserId: text(a)})
+	}
+	return list
 }
 
 func bootMode(mode string) *ec2gen.BootModeValues {

@@ -113,7 +113,17 @@ var mappings = []mapping{
 	on(func(e *image.NotFoundError) *errs.Error {
 		return errs.New(errs.InvalidAMIIDNotFound, "%s", message(e))
 	}),
-	on(func(e *image.InvalidError) *errs.Error { return errs.Invalid(e.Field, "", sentence(e.Reason)) }),
+	on(imageInvalid),
+	on(func(e *image.OwnerError) *errs.Error {
+		return errs.New(errs.AuthFailure, "Not authorized for image:%s", e.ID)
+	}),
+	on(func(e *image.DuplicateError) *errs.Error {
+		return errs.New(errs.InvalidAMINameDuplicate, "%s", message(e))
+	}),
+	on(func(e *image.SnapshotError) *errs.Error {
+		return errs.New(errs.InvalidSnapshotNotFound, "%s", message(e))
+	}),
+	on(func(e *image.LimitError) *errs.Error { return errs.New(errs.ResourceLimitExceeded, "%s", message(e)) }),
 
 	is(idem.ErrClaimed, errs.ServiceUnavailable),
 	on(func(e *idem.TokenError) *errs.Error { return errs.New(errs.InvalidParameterValue, "%s", message(e)) }),
@@ -270,6 +280,21 @@ func computeRequest(e *compute.RequestError) *errs.Error {
 		return errs.New(errs.InvalidBlockDeviceMapping, "%s", sentence(e.Reason))
 	}
 	return errs.Invalid(e.Parameter, e.Value, sentence(e.Reason))
+}
+
+// imageInvalid gives a name's fault its own code, and the others their parameter as EC2 spells it.
+func imageInvalid(e *image.InvalidError) *errs.Error {
+	parameter, found := map[string]string{
+		"description": "Description", "architecture": "Architecture", "boot mode": "BootMode", "location": "ImageLocation",
+		"volume size": "BlockDeviceMapping.1.Ebs.VolumeSize",
+	}[e.Field]
+	switch {
+	case e.Field == "name":
+		return errs.New(errs.InvalidAMINameMalformed, "%s", sentence(e.Reason))
+	case !found:
+		parameter = e.Field
+	}
+	return errs.New(errs.InvalidParameterValue, "The value of parameter %s is invalid. %s", parameter, sentence(e.Reason))
 }
 
 // Resource is text that a tag call names a resource by.

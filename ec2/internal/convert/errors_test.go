@@ -100,6 +100,11 @@ var samples = []struct {
 	{"image.ErrBehind", image.ErrBehind, errs.ServiceUnavailable},
 	{"image.ErrNoContent", image.ErrNoContent, errs.InternalError},
 	{"image.NotFoundError", &image.NotFoundError{IDs: []ids.Image{"ami-" + someID}}, errs.InvalidAMIIDNotFound},
+	{"image.InvalidError", &image.InvalidError{Field: "name", Reason: "x"}, errs.InvalidAMINameMalformed},
+	{"image.OwnerError", &image.OwnerError{ID: "ami-" + someID}, errs.AuthFailure},
+	{"image.DuplicateError", &image.DuplicateError{Name: "n", With: "ami-" + someID}, errs.InvalidAMINameDuplicate},
+	{"image.SnapshotError", &image.SnapshotError{ID: "snap-" + someID}, errs.InvalidSnapshotNotFound},
+	{"image.LimitError", &image.LimitError{What: "images", Max: 1}, errs.ResourceLimitExceeded},
 	{"image.InvalidError", &image.InvalidError{Field: "Name"}, errs.InvalidParameterValue},
 
 	{"idem.ErrClaimed", idem.ErrClaimed, errs.ServiceUnavailable},

@@ -75,9 +75,12 @@ func Instance(v View) ec2gen.Instance {
 	return out
 }
 
+// SourceDestCheck is the primary interface's; on while that is not known.
+func (v View) SourceDestCheck() bool { return v.Interface == nil || v.Interface.SourceDestCheck }
+
 func addNetwork(out *ec2gen.Instance, v View) {
 	out.PrivateDnsName, out.PrivateIpAddress = new(v.PrivateDNSName), addressText(v.PrivateIP)
-	out.SubnetId, out.VpcId, out.SourceDestCheck = text(v.Subnet), text(v.VPC), new(true)
+	out.SubnetId, out.VpcId, out.SourceDestCheck = text(v.Subnet), text(v.VPC), new(v.SourceDestCheck())
 	out.SecurityGroups = v.Names.identifiers(v.Groups())
 	if v.Interface != nil {
 		out.NetworkInterfaces = []ec2gen.InstanceNetworkInterface{v.Names.instanceInterface(*v.Interface)}
@@ -203,7 +206,7 @@ func Attribute(v View, name ec2gen.InstanceAttributeName) (*ec2gen.InstanceAttri
 	case ec2gen.InstanceAttributeNameGroupSet:
 		out.Groups = v.Names.identifiers(v.Groups())
 	case ec2gen.InstanceAttributeNameSourceDestCheck:
-		out.SourceDestCheck = boolean(true)
+		out.SourceDestCheck = boolean(v.SourceDestCheck())
 	case ec2gen.InstanceAttributeNameEbsOptimized:
 		out.EbsOptimized = boolean(false)
 	case ec2gen.InstanceAttributeNameEnaSupport:

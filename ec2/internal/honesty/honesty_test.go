@@ -79,7 +79,7 @@ func TestEveryRefusedParameterIsRefused(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := Check("RegisterImage", nil); err == nil {
+	if err := Check("CopyImage", nil); err == nil {
 		t.Error("an action without a section passed")
 	}
 	err := Check("RunInstances", url.Values{"KernelId": {"aki"}, "AdditionalInfo": {"x"}, "ImageId": {"ami-1"}, "Nonsense.12.x": {"1"}})

@@ -68,3 +68,34 @@ func TestActionOutlivesBodyPatience(t *testing.T) {
 		t.Fatalf("status %d: %s", answer.StatusCode, text)
 	}
 }
+
+// TestNoBodyNoDeadline holds that a request without a body leaves no deadline behind that ends the action.
+func TestNoBodyNoDeadline(t *testing.T) {
+	f := newFixture(t)
+	const patience = 50 * time.Millisecond
+	f.handler.options.BodyPatience = patience
+	var cause error
+	f.handler.options.Admit = func(ctx context.Context, _ Call, _ bool) (func(), error) {
+		select {
+		case <-ctx.Done(): // what the server's own read of the connection makes of a deadline
+			cause = context.Cause(ctx)
+		case <-time.After(4 * patience):
+		}
+		return nil, nil
+	}
+	server := httptest.NewServer(f.handler)
+	defer server.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/?Action=DescribeRegions&Version=2016-11-15", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign(t, r, "ec2", "")
+	answer, err := server.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK || cause != nil {
+		t.Errorf("status %d, the action was ended by %v", answer.StatusCode, cause)
+	}
+}

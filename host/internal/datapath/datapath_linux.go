@@ -17,8 +17,10 @@ type Datapath struct {
 	options  Options
 	pins     string // directory
 	mtu      int    // of guests
-	tcx      bool
 	programs *programs
+
+	kernelTCX bool // the kernel has TCX
+	tcx       bool // and it is used
 
 	underlay, dataplane, service *namespace
 
@@ -43,7 +45,7 @@ func Open(ctx context.Context, o Options) (*Datapath, error) {
 		return nil, err
 	}
 	d := &Datapath{options: o, unwritten: map[uint32]bool{}}
-	steps := []func() error{d.openNamespaces, d.loadPrograms, d.openTables, d.openDevices, d.adoptPorts}
+	steps := []func() error{d.openNamespaces, d.loadPrograms, d.openTables, d.openFlows, d.openDevices, d.adoptPorts, d.dropSharedTables}
 	for _, step := range steps {
 		err := ctx.Err()
 		if err == nil {
@@ -80,7 +82,8 @@ func (d *Datapath) loadPrograms() (err error) {
 	if d.programs, err = load(d.pins); err != nil {
 		return err
 	}
-	d.tcx = d.options.Attach != AttachClsact && haveTCX(d.programs.DropAll)
+	d.kernelTCX = haveTCX(d.programs.DropAll)
+	d.tcx = d.options.Attach != AttachClsact && d.kernelTCX
 	if d.options.Attach == AttachTCX && !d.tcx {
 		return errors.New("the kernel has no TCX (Linux 6.6 has): let the data path choose")
 	}
@@ -232,10 +235,12 @@ func (d *Datapath) addPort(fresh *port) error {
 	if err != nil {
 		return fmt.Errorf("find tap %s: %w", name, err)
 	}
-	d.epochs[fresh.slot]++
 	fresh.record.Epoch = d.epochs[fresh.slot]
 	fresh.record.Ifindex = uint32(device.Attrs().Index)
 	copy(fresh.record.Device[:], name)
+	if err := d.programs.giveTables(fresh.slot); err != nil {
+		return err
+	}
 	if err := d.attach(device, d.programs.FromGuest, fresh.pin()); err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@
 //   - Maps and links are pinned: the data path runs on while no agent does, and Open takes it over without losing a
 //     packet. There is exactly one program of ours on each hook.
 //   - A packet that does not fit the underlay is answered, never cut silently.
+//   - Each port has flow and fragment tables of its own: no guest fills another's. Its service address carries the
+//     generation of its slot: what servers and the agent send to a closed port reaches nobody.
 //
 // Lock order: Datapath.mutex is the only lock.
 //

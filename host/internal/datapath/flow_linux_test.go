@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -111,19 +113,32 @@ func TestICMPErrorsBelongToFlows(t *testing.T) {
 		}
 		// An error is no answer.
 		for i := range f.hosts {
-			if n := entries(t, f.hosts[i].programs.Flows); n != 0 {
-				t.Errorf("host %d holds %d answered flows", i, n)
+			for _, open := range f.hosts[i].ports {
+				if n := entries(t, f.hosts[i].programs.Flows, open.slot); n != 0 {
+					t.Errorf("host %d holds %d answered flows of port %d", i, n, open.slot)
+				}
 			}
 		}
 		b.want(a, tcp(22), DeniedIngress)
 	})
 }
 
-func entries(t *testing.T, m *ebpf.Map) (n int) {
+// portTable is the table of a port.
+func portTable(t *testing.T, outer *ebpf.Map, slot uint32) *ebpf.Map {
 	t.Helper()
-	var key flowTwin
-	var value [16]byte
-	for all := m.Iterate(); all.Next(&key, &value); {
+	table, err := tableAt(outer, slot)
+	if err != nil || table == nil {
+		t.Fatalf("table of port %d: %v, %v", slot, table, err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
+func entries(t *testing.T, outer *ebpf.Map, slot uint32) (n int) {
+	t.Helper()
+	var key flowKey
+	var value flowRecord
+	for all := portTable(t, outer, slot).Iterate(); all.Next(&key, &value); {
 		n++
 	}
 	return n
@@ -140,7 +155,8 @@ func TestHalfOpenFloodEvictsNoAnsweredFlow(t *testing.T) {
 	a.want(b, tcp(22), passed)
 	b.want(a, reply(tcp(22)), passed)
 	for i, g := range []*guest{a, b} {
-		flood(t, f.hosts[i], f.hosts[i].portOf(g.in.ID))
+		open := f.hosts[i].portOf(g.in.ID)
+		flood(t, portTable(t, f.hosts[i].programs.HalfOpen, open.slot), open)
 	}
 	v.group(1) // so that only the flow table lets pass
 	f.apply(v)
@@ -148,6 +164,96 @@ func TestHalfOpenFloodEvictsNoAnsweredFlow(t *testing.T) {
 	established.syn, established.ack = false, true
 	insist(a, b, established)
 	insist(b, a, reply(established))
+}
+
+// TestFloodingPortEvictsNoFlowOfAnother floods a guest's own tables, and sends more half-open flows than any table ever
+// held, while its neighbour has an answered flow and one that waits for its answer.
+func TestFloodingPortEvictsNoFlowOfAnother(t *testing.T) {
+	f := newFabric(t, legs[0])
+	v := f.vpc(77)
+	v.group(1, openToAll)
+	v.group(2)
+	quiet, noisy, far := v.guest(0, "10.0.1.10", 2), v.guest(0, "10.0.1.11", 2), v.guest(1, "10.0.1.20", 1)
+	f.apply(v)
+	quiet.want(far, tcp(22), passed)
+	far.want(quiet, reply(tcp(22)), passed)
+	quiet.want(far, udp(9), passed) // and is not answered yet
+	h := f.hosts[0]
+	open := h.portOf(noisy.in.ID)
+	for _, outer := range []*ebpf.Map{h.programs.Flows, h.programs.HalfOpen} {
+		table := portTable(t, outer, open.slot)
+		flood(t, table, open)
+		if n := entries(t, outer, open.slot); n > int(table.MaxEntries()) {
+			t.Errorf("%d entries in a table of %d", n, table.MaxEntries())
+		}
+	}
+	p := udp(1000)
+	p.dst = far.addr
+	frame := noisy.build(p)
+	binary.BigEndian.PutUint16(frame[40:], 0) // no checksum
+	for n := range 40000 {
+		binary.BigEndian.PutUint16(frame[34:], uint16(n))
+		noisy.write(frame)
+	}
+	established := tcp(22)
+	established.syn, established.ack = false, true
+	v.group(1) // so that only the flow table lets pass
+	f.apply(v)
+	insist(far, quiet, reply(established))
+	insist(far, quiet, reply(udp(9)))
+	if now, other := h.portOf(noisy.in.ID).slot, h.portOf(quiet.in.ID).slot; entries(t, h.programs.HalfOpen, other) > 2 || entries(t, h.programs.HalfOpen, now) < 1000 {
+		t.Errorf("flows are in another port's table: %d of the quiet one", entries(t, h.programs.HalfOpen, other))
+	}
+	slot := open.slot
+	check(t, h.CloseTap(context.Background(), noisy.in.ID))
+	for _, outer := range []*ebpf.Map{h.programs.Flows, h.programs.HalfOpen, h.programs.Fragments} {
+		if table, err := tableAt(outer, slot); table != nil || err != nil {
+			t.Errorf("a closed port still has tables: %v, %v", table, err)
+		}
+	}
+}
+
+// TestSharedTablesAreTakenOver: agents of before kept the flows of all ports in one table. Their successor goes on with
+// them, and keeps the tables no longer than the last program that used them.
+func TestSharedTablesAreTakenOver(t *testing.T) {
+	f := newFabric(t, legs[0])
+	v := f.vpc(77)
+	v.group(1, openToAll)
+	v.group(2)
+	a, b := v.guest(0, "10.0.1.10", 2), v.guest(1, "10.0.1.20", 1)
+	f.apply(v)
+	a.want(b, tcp(22), passed)
+	b.want(a, reply(tcp(22)), passed)
+	a.want(b, udp(9), passed)
+	h := f.hosts[0]
+	slot := h.portOf(a.in.ID).slot
+	for pin, outer := range map[string]*ebpf.Map{sharedFlows: h.programs.Flows, sharedHalfOpen: h.programs.HalfOpen} {
+		spec := *h.programs.tables["port_flows"]
+		shared, err := ebpf.NewMap(&spec)
+		check(t, err)
+		var key flowKey
+		var value flowRecord
+		n := 0
+		for all := portTable(t, outer, slot).Iterate(); all.Next(&key, &value); n++ {
+			check(t, shared.Put(key, value))
+		}
+		key.Slot = 99 // of a port that is closed
+		check(t, errors.Join(shared.Put(key, value), shared.Pin(filepath.Join(h.pins, pin)), shared.Close()))
+		if n != 1 {
+			t.Fatalf("%d flows in %s, want 1", n, pin)
+		}
+	}
+	check(t, h.programs.dropTables(slot))
+	b.want(a, reply(tcp(22)), Internal) // a port without tables passes nothing
+	f.reopen(0)
+	f.apply(v)
+	b.want(a, reply(tcp(22)), passed)
+	b.want(a, reply(udp(9)), passed)
+	for _, pin := range []string{sharedFlows, sharedHalfOpen, sharedFragments} {
+		if _, err := os.Stat(filepath.Join(h.pins, pin)); err == nil {
+			t.Errorf("%s is still there", pin)
+		}
+	}
 }
 
 // flowTwin is struct flow_key; its value is only filled.
@@ -159,21 +265,21 @@ type flowTwin struct {
 	Pad           [3]byte
 }
 
-// flood fills the half-open table four times over, as SYNs of the port's guest would, but in milliseconds.
-func flood(t *testing.T, h *testHost, from *port) {
+// flood fills a table of a port four times over, as the port's guest would, but in milliseconds.
+func flood(t *testing.T, table *ebpf.Map, from *port) {
 	t.Helper()
 	const batch = 4096
 	keys, values := make([]flowTwin, batch), make([][16]byte, batch)
 	for i := range values {
 		binary.NativeEndian.PutUint64(values[i][:], 1<<62)
 	}
-	size := int(h.programs.HalfOpen.MaxEntries())
+	size := int(table.MaxEntries())
 	for n := 0; n < 4*size; n += batch {
 		for i := range keys {
 			keys[i] = flowTwin{Slot: uint16(from.slot), Epoch: from.record.Epoch, Local: from.record.Address, Ports: uint32(n + i), Protocol: 6}
 		}
 		for range 2 { // once more, as a retransmitted SYN: the kernel spares what was used twice over what was used once
-			if _, err := h.programs.HalfOpen.BatchUpdate(keys, values, nil); err != nil {
+			if _, err := table.BatchUpdate(keys, values, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

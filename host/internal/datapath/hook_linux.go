@@ -34,7 +34,12 @@ func (d *Datapath) attach(device netlink.Link, program *ebpf.Program, pin string
 		if err := d.setFilter(device, program, priorityOurs); err != nil {
 			return err
 		}
-		// Only now may the link of an agent that used TCX go: its program comes first as long as it is there.
+		// Only now may the links of an agent that used TCX go: their programs come first as long as they are there.
+		if d.kernelTCX {
+			if err := d.soleProgram(device, 0); err != nil {
+				return err
+			}
+		}
 		return d.unpin(pin)
 	}
 	held, err := d.attachTCX(device, program, filepath.Join(d.pins, pin))
@@ -92,7 +97,7 @@ func (d *Datapath) newTCX(index int, program *ebpf.Program) (fresh link.Link, er
 	return fresh, err
 }
 
-// soleProgram detaches every other TCX program from a device of ours: pins on a mount that is gone leave such behind.
+// soleProgram detaches every TCX program but ours (0: none is) from a device of ours: pins on a mount that is gone leave such behind.
 func (d *Datapath) soleProgram(device netlink.Link, ours link.ID) error {
 	return d.dataplane.do(func() error {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: device.Attrs().Index, Attach: ebpf.AttachTCXIngress})
@@ -107,7 +112,8 @@ func (d *Datapath) soleProgram(device netlink.Link, ours link.ID) error {
 			if !isLink {
 				return fmt.Errorf("device %s has a foreign program %d on its ingress: remove it", device.Attrs().Name, attached.ID)
 			}
-			if err := detachLink(id); err != nil {
+			// A link that lost its last reference may go between the two calls.
+			if err := detachLink(id); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return fmt.Errorf("detach duplicate program of %s: %w", device.Attrs().Name, err)
 			}
 		}

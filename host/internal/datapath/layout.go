@@ -92,6 +92,14 @@ type cidrKey struct {
 	Address    addr4
 }
 
+// Flows are read by programs only; here they are copied.
+type flowKey struct {
+	Slot uint16
+	Rest [18]byte
+}
+
+type flowRecord [16]byte
+
 type seenRecord struct {
 	ARPNs  uint64 // of CLOCK_MONOTONIC
 	DHCPNs uint64

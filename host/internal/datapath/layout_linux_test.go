@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,8 +46,14 @@ func TestLayoutAgrees(t *testing.T) {
 	check("port_classes", m["port_classes"].Key, portClassKey{})
 	check("cidrs", m["cidrs"].Key, cidrKey{})
 	check("last_seen", m["last_seen"].Value, seenRecord{})
+	for _, name := range []string{"port_flows", "port_half_open"} {
+		if inner := m[name].InnerMap; int(inner.KeySize) != binary.Size(flowKey{}) || int(inner.ValueSize) != binary.Size(flowRecord{}) {
+			t.Errorf("%s: keys of %d bytes and values of %d differ from flowKey and flowRecord", name, inner.KeySize, inner.ValueSize)
+		}
+	}
 	for name, want := range map[string]uint32{
 		"ports": maxPorts, "pages": maxPages * pageEntries, "hosts": maxHosts, "counters": maxPorts * counters, "last_seen": maxPorts,
+		"port_flows": maxPorts, "port_half_open": maxPorts, "port_fragments": maxPorts,
 	} {
 		if m[name].MaxEntries != want {
 			t.Errorf("map %s has %d entries, want %d", name, m[name].MaxEntries, want)

@@ -136,9 +136,14 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 		r.want(b, outside, SpoofIP)
 		outside.src = AddrMetadata
 		r.want(b, outside, SpoofIP)
-		// Nor may it pose as a mapped address of another host.
-		outside.src = b.addr
-		r.want(b, outside, Forged)
+		// Nor may it pose as an address that another interface has: one elsewhere, one beside it whose host is the same,
+		// and the receiver's own; to a receiver elsewhere and beside it.
+		for _, of := range []*guest{a, b, near, far} {
+			for _, to := range []*guest{b, near} {
+				outside.src, outside.sport = of.addr, outside.sport+1
+				r.want(to, outside, SpoofIP)
+			}
+		}
 	})
 }
 

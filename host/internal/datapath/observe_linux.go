@@ -23,13 +23,20 @@ func (d *Datapath) Port(slot int) (host.Interface, bool) {
 	return open.want.Interface, true
 }
 
-// InterfaceBySource is the interface that a peer of a service listener is, by the address that the listener sees.
+// InterfaceBySource is the interface that a peer of a service listener is, by the address that the listener sees. A peer
+// whose port was closed is nobody, also when its slot has another port.
 func (d *Datapath) InterfaceBySource(peer netip.Addr) (host.Interface, bool) {
-	slot, ok := slotOf(peer.Unmap())
+	slot, generation, ok := slotOf(peer.Unmap())
 	if !ok {
 		return host.Interface{}, false
 	}
-	return d.Port(slot)
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	open := d.portAt(slot)
+	if open == nil || !open.known || generationOfEpoch(open.record.Epoch) != generation {
+		return host.Interface{}, false
+	}
+	return open.want.Interface, true
 }
 
 // Counters of an interface, or ErrNoPort.
@@ -126,7 +133,7 @@ func (d *Datapath) LastSeen(id ids.Interface) (Seen, error) {
 	return Seen{ARP: at(record.ARPNs), DHCP: at(record.DHCPNs), IP: at(record.IPNs)}, nil
 }
 
-// ProbeGuests asks every guest by ARP whether it is there; its answer shows in LastSeen.
+// ProbeGuests asks every guest that has a machine by ARP whether it is there; its answer shows in LastSeen.
 func (d *Datapath) ProbeGuests() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -139,7 +146,11 @@ func (d *Datapath) ProbeGuests() error {
 		var errs []error
 		for _, open := range d.ports {
 			to := &unix.SockaddrLinklayer{Ifindex: int(open.record.Ifindex), Halen: 6}
-			if err := unix.Sendto(socket, arpRequest(&open.record), 0, to); err != nil {
+			err := unix.Sendto(socket, arpRequest(&open.record), 0, to)
+			if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+				continue // the tap went with its machine: that guest is off
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("probe guest of %s: %w", open.id(), err))
 			}
 		}

@@ -172,13 +172,16 @@ func (d *Datapath) portOf(id ids.Interface) *port {
 	return d.ports[index]
 }
 
-// release takes a port out of the kernel's tables. Its slot keeps its epoch for the next user.
+// release takes a port out of the kernel's tables. Its slot has the next user's epoch from here on: no program ever sees
+// the old one beside the next user's device.
 func (d *Datapath) release(open *port) error {
-	blank := portRecord{Epoch: open.record.Epoch}
+	d.epochs[open.slot] = open.record.Epoch + 1
+	blank := portRecord{Epoch: d.epochs[open.slot]}
 	err := errors.Join(
 		d.slots.delete(open.record.Ifindex),
 		d.locals.delete(open.address()),
 		d.programs.Ports.Put(open.slot, blank),
+		d.programs.dropTables(open.slot),
 		d.programs.LastSeen.Put(open.slot, seenRecord{}),
 		d.retire(open.slot),
 		d.unpin(open.pin()),

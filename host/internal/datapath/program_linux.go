@@ -37,11 +37,13 @@ type programs struct {
 	PortClasses *ebpf.Map `ebpf:"port_classes"`
 	CIDRs       *ebpf.Map `ebpf:"cidrs"`
 	RuleSets    *ebpf.Map `ebpf:"rule_sets"`
-	Flows       *ebpf.Map `ebpf:"flows"`
-	HalfOpen    *ebpf.Map `ebpf:"half_open"`
-	Fragments   *ebpf.Map `ebpf:"fragments"`
+	Flows       *ebpf.Map `ebpf:"port_flows"` // of each port a table
+	HalfOpen    *ebpf.Map `ebpf:"port_half_open"`
+	Fragments   *ebpf.Map `ebpf:"port_fragments"`
 	Counters    *ebpf.Map `ebpf:"counters"`
 	LastSeen    *ebpf.Map `ebpf:"last_seen"`
+
+	tables map[string]*ebpf.MapSpec // what a port's table is, by the name of the map that holds it
 }
 
 // load loads the programs onto the maps pinned in dir, and pins those that are missing there.
@@ -56,7 +58,12 @@ func load(dir string) (*programs, error) {
 	for _, m := range spec.Maps {
 		m.Pinning = ebpf.PinByName
 	}
-	loaded := &programs{}
+	loaded := &programs{tables: map[string]*ebpf.MapSpec{}}
+	for name, m := range spec.Maps {
+		if m.InnerMap != nil {
+			loaded.tables[name] = m.InnerMap
+		}
+	}
 	err = spec.LoadAndAssign(loaded, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		return nil, fmt.Errorf("load data path: maps pinned in %s are of another build; end the guests and remove the directory: %w", dir, err)

@@ -96,6 +96,56 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 }
 
+// TestOneProgramOnEachHook leaves on every device what lost pins and other ways to attach leave behind, and wants exactly
+// one program there after each adoption, and that one new.
+func TestOneProgramOnEachHook(t *testing.T) {
+	f := newFabric(t, legs[0])
+	v := f.vpc(77)
+	v.group(1, openToAll)
+	a, b := v.guest(0, "10.0.1.10", 1), v.guest(1, "10.0.1.20", 1)
+	f.apply(v)
+	h := f.hosts[0]
+	stray := func(name string, program *ebpf.Program, at link.Anchor) {
+		device, err := h.dataplane.links.LinkByName(name)
+		check(t, err)
+		if h.tcx {
+			// The kernel takes no program twice: as a stray any other does.
+			check(t, h.dataplane.do(func() error {
+				left, err := link.AttachTCX(link.TCXOptions{Interface: device.Attrs().Index, Program: h.programs.DropAll, Attach: ebpf.AttachTCXIngress, Anchor: at})
+				if err == nil {
+					t.Cleanup(func() { left.Close() })
+				}
+				return err
+			}))
+		}
+		check(t, h.setFilter(device, program, priorityOurs))
+	}
+	for round := range 3 {
+		for name, program := range map[string]*ebpf.Program{
+			deviceVXLAN: h.programs.FromNet, deviceService: h.programs.FromService, tapName(a.in.ID): h.programs.FromGuest,
+		} {
+			stray(name, program, []link.Anchor{link.Head(), link.Tail()}[round%2])
+		}
+		if round == 1 { // a pin that was lost with its mount
+			check(t, os.Remove(filepath.Join(h.pins, h.portOf(a.in.ID).pin())))
+		}
+		h.options.Attach = []AttachMode{AttachAuto, AttachAuto, AttachClsact}[round]
+		f.reopen(0)
+		f.apply(v)
+		hooks := f.onHooks(0)
+		for _, name := range []string{deviceVXLAN, deviceService, tapName(a.in.ID)} {
+			if hooks[name] != 1 {
+				t.Errorf("round %d: %d programs on %s", round, hooks[name], name)
+			}
+		}
+		if len(hooks) != 3 {
+			t.Errorf("round %d: devices %v", round, hooks)
+		}
+		a.want(b, udp(9), passed)
+		b.want(a, reply(udp(9)), passed)
+	}
+}
+
 // stream sends packets, each of a flow of its own, until it is stopped, and returns how many.
 func (g *guest) stream(to *guest, stop *atomic.Bool) int {
 	p := udp(9)
@@ -241,6 +291,7 @@ func TestDeadGuestsAreReleased(t *testing.T) {
 	check(t, again.tap.Close())
 	for range again.frames {
 	}
+	check(t, f.hosts[0].ProbeGuests()) // a port without its device is no error: its guest is off
 	third := v.open(0, b.in)
 	f.apply(v)
 	a.want(third, udp(9), passed)

@@ -63,18 +63,17 @@ func serviceSocket() *net.ListenConfig {
 }
 
 // DialGuest opens a TCP connection to a port of an interface's guest, past its security groups. The guest sees it come
-// from 169.254.169.254. The caller audits who asked.
+// from 169.254.169.254. A connection ends with the interface's port: the slot's next guest gets nothing of it. The caller
+// audits who asked.
 func (d *Datapath) DialGuest(ctx context.Context, id ids.Interface, tcpPort int) (net.Conn, error) {
-	d.mutex.Lock()
-	open := d.portOf(id)
-	d.mutex.Unlock()
-	if open == nil {
-		return nil, fmt.Errorf("dial guest of %s: %w", id, ErrNoPort)
+	to, err := d.dialAddress(id)
+	if err != nil {
+		return nil, err
 	}
 	var conn net.Conn
-	err := d.service.do(func() (err error) {
+	err = d.service.do(func() (err error) {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: AddrMetadata.AsSlice()}}
-		conn, err = dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(serviceAddress(open.slot), uint16(tcpPort)).String())
+		conn, err = dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(to, uint16(tcpPort)).String())
 		return err
 	})
 	if err != nil {
@@ -82,6 +81,18 @@ func (d *Datapath) DialGuest(ctx context.Context, id ids.Interface, tcpPort int)
 		return nil, fmt.Errorf("dial guest of %s, port %d: %w", id, tcpPort, shorten(err))
 	}
 	return conn, nil
+}
+
+// dialAddress names the port and this use of its slot: what is sent there once the port is closed reaches nobody, also
+// when the slot has another guest by then.
+func (d *Datapath) dialAddress(id ids.Interface) (netip.Addr, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	open := d.portOf(id)
+	if open == nil {
+		return netip.Addr{}, fmt.Errorf("dial guest of %s: %w", id, ErrNoPort)
+	}
+	return serviceAddress(open.slot, open.record.Epoch), nil
 }
 
 func shorten(err error) error {

@@ -164,6 +164,99 @@ func TestDialGuest(t *testing.T) {
 	})
 }
 
+// TestDialReachesNoLaterGuest closes a port between the look-up and the dial, and under a connection, and gives the slot
+// to another guest that listens on the same port.
+func TestDialReachesNoLaterGuest(t *testing.T) {
+	f := newFabric(t, legs[0])
+	h := f.hosts[0]
+	v := f.vpc(77)
+	v.group(1)
+	first := v.stack(0, "10.0.1.10", 1)
+	f.apply(v)
+	listen := func(g *stack) net.Listener {
+		var listener net.Listener
+		check(t, g.space.do(func() (err error) {
+			listener, err = net.Listen("tcp4", ":2222")
+			return err
+		}))
+		t.Cleanup(func() { listener.Close() })
+		return listener
+	}
+	go serveEcho(listen(first), func(net.Addr) string { return "first" })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := h.DialGuest(ctx, first.in.ID, 2222)
+	check(t, err)
+	defer conn.Close()
+	readString(t, conn, "first")
+	to, err := h.dialAddress(first.in.ID)
+	check(t, err)
+	if in, ok := h.InterfaceBySource(to); !ok || in.ID != first.in.ID {
+		t.Errorf("%v is %v, %t", to, in.ID, ok)
+	}
+
+	slot := h.portOf(first.in.ID).slot
+	check(t, h.CloseTap(ctx, first.in.ID))
+	h.lastSlot = slot - 1
+	second := v.stack(0, "10.0.1.10", 1)
+	f.apply(v)
+	if now := h.portOf(second.in.ID).slot; now != slot {
+		t.Fatalf("slot %d, want %d again", now, slot)
+	}
+	accepted := make(chan struct{}, 1)
+	late := listen(second)
+	go func() {
+		if _, err := late.Accept(); err == nil {
+			accepted <- struct{}{}
+		}
+	}()
+	if in, ok := h.InterfaceBySource(to); ok {
+		t.Errorf("the closed port's address is %v", in.ID)
+	}
+	dropped := func(attempt func()) {
+		t.Helper()
+		before, err := h.HostCounters()
+		check(t, err)
+		attempt()
+		for {
+			after, err := h.HostCounters()
+			check(t, err)
+			if after.Dropped(Service) > before.Dropped(Service) {
+				return
+			}
+			select {
+			case <-accepted:
+				t.Fatal("the later guest was reached")
+			case <-ctx.Done():
+				t.Fatal("the packet was neither dropped nor delivered")
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+	dropped(func() { _, err := conn.Write([]byte("for the first guest")); check(t, err) })
+	dialing, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	dropped(func() {
+		go func() {
+			defer close(ended)
+			_ = h.service.do(func() error {
+				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: AddrMetadata.AsSlice()}}
+				late, err := dialer.DialContext(dialing, "tcp4", netip.AddrPortFrom(to, 2222).String())
+				if err == nil {
+					t.Error("the later guest answered")
+					late.Close()
+				}
+				return nil
+			})
+		}()
+	})
+	stop()
+	<-ended
+	again, err := h.DialGuest(ctx, second.in.ID, 2222)
+	check(t, err)
+	again.Close()
+}
+
 // next waits for the guest's next IPv4 frame.
 func (g *guest) nextPacket() (gopacket.Packet, *layers.IPv4) {
 	g.vpc.t.Helper()

@@ -317,6 +317,16 @@ func TestTooBigIsAnswered(t *testing.T) {
 				t.Errorf("%s: not counted", name)
 			}
 		}
+		// The frame is judged, not the length that its header claims: padding passes, more does not.
+		mark := tag()
+		p := udp(9)
+		p.dst, p.payload = b.addr, mark
+		if got := a.send(b, append(a.build(p), make([]byte, 6)...), mark); got.reason != passed {
+			t.Errorf("a padded frame: %v", got)
+		}
+		if got := a.send(b, append(a.build(p), make([]byte, limit)...), []byte("never")); got.reason != Malformed {
+			t.Errorf("a short packet in a long frame: %v", got)
+		}
 		if f.leg.vnet {
 			offloaded(t, a, b, big, limit)
 		}

@@ -146,7 +146,23 @@ func (c *Cache) bring(ctx context.Context, digest string, size uint64) error {
 	if err := temp.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(temp.Name(), filepath.Join(c.dir, digest))
+	if err := os.Rename(temp.Name(), filepath.Join(c.dir, digest)); err != nil {
+		return err
+	}
+	return c.syncNames()
+}
+
+// syncNames makes the names in the directory durable: a disk must not outlive the name of the image under it.
+func (c *Cache) syncNames() error {
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", c.dir, err)
+	}
+	return nil
 }
 
 // receive copies exactly the wanted bytes, leaving holes for zeros, and checks their digest.

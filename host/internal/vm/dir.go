@@ -131,18 +131,36 @@ func ClearRecords(dir string) error {
 	return nil
 }
 
-// WriteJSON replaces a record whole: a reader finds the old or the new one, also after a power loss.
+// MakeDir makes a guest's directory unless it is there. Its name is on disk when it returns.
+func MakeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// WriteJSON replaces a record whole: a reader finds the old or the new one, and after WriteJSON returned the new one, also
+// after a power loss.
 func WriteJSON(dir, name string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
+	return WriteFile(dir, name, append(b, '\n'))
+}
+
+// WriteFile replaces a file as WriteJSON does. Its mode is 0600.
+func WriteFile(dir, name string, b []byte) error {
 	file, err := os.CreateTemp(dir, "."+name+"-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(file.Name()) // gone already when the rename succeeded
-	if _, err = file.Write(append(b, '\n')); err == nil {
+	if _, err = file.Write(b); err == nil {
 		err = file.Sync()
 	}
 	if closeErr := file.Close(); err == nil {
@@ -150,6 +168,9 @@ func WriteJSON(dir, name string, v any) error {
 	}
 	if err == nil {
 		err = os.Rename(file.Name(), filepath.Join(dir, name))
+	}
+	if err == nil {
+		err = syncDir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)

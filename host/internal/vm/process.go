@@ -23,10 +23,7 @@ var ErrRebooted = errors.New("machine has booted since")
 // WriteProcess records the guest's process. The record outlives a power loss: without one the guest counts as one that
 // never ran, and is started again.
 func WriteProcess(dir string, p Process) error {
-	if err := WriteJSON(dir, processFile, p); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return WriteJSON(dir, processFile, p)
 }
 
 // ReadProcess reads the record; found is false when the agent died before it was written.
@@ -34,6 +31,9 @@ func ReadProcess(dir string) (p Process, found bool) {
 	err := readJSON(dir, processFile, &p)
 	return p, err == nil && p.PID > 1
 }
+
+// GuestArgument is the word on a machine's command line that names its guest and this start of it.
+func GuestArgument(spec Spec) string { return "guest=" + string(spec.ID) + "@" + spec.Token }
 
 // BootID is the machine's current boot. It is "" where the system does not tell.
 func BootID() string {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
 // Handle is a running process that cannot be mistaken for a later one of the same pid.
@@ -68,6 +71,30 @@ func FindProcess(token string) (Process, error) {
 		}
 	}
 	return Process{}, ErrGone
+}
+
+// guestWord is how a machine's command line names its guest; see GuestArgument.
+var guestWord = regexp.MustCompile(`guest=(i-[0-9a-f]{17})@`)
+
+// FindMachines lists the running machines, by guest, of the users from uidBase on: those of one host, also when nothing on
+// its disk tells of them. A zero base finds none: such machines run as the agent's user and may be another host's.
+func FindMachines(uidBase, uidCount int) map[ids.Instance]int {
+	found := map[ids.Instance]int{}
+	entries, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || uidBase == 0 {
+		return found
+	}
+	for _, entry := range entries {
+		var info unix.Stat_t
+		if unix.Stat(entry, &info) != nil || int(info.Uid) < uidBase || int(info.Uid) >= uidBase+uidCount {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(entry, "cmdline"))
+		if named := guestWord.FindSubmatch(line); err == nil && named != nil {
+			found[ids.Instance(named[1])], _ = strconv.Atoi(filepath.Base(entry))
+		}
+	}
+	return found
 }
 
 // hasToken looks for the token as a word of the command line. A zombie has no command line and no token.

@@ -102,7 +102,7 @@ func lockDirectory(dir string, p *pebble.Options) (*pebble.Lock, error) {
 		if p.ReadOnly {
 			return nil, ErrNoStore
 		}
-		if err := p.FS.MkdirAll(dir, 0o700); err != nil {
+		if err := makeDirectory(p.FS, dir); err != nil {
 			return nil, err
 		}
 	}
@@ -111,6 +111,26 @@ func lockDirectory(dir string, p *pebble.Options) (*pebble.Lock, error) {
 		return nil, fmt.Errorf("%w (%v)", ErrLocked, err)
 	}
 	return lock, err
+}
+
+// makeDirectory makes a directory whose name survives a loss of power, as what is synced in it must. The folders above it
+// may be as new; one that this user may not open is older than this store.
+func makeDirectory(fs vfs.FS, dir string) error {
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for above := fs.PathDir(dir); ; above = fs.PathDir(above) {
+		f, err := fs.OpenDir(above)
+		if err != nil {
+			return nil //nolint:nilerr // not ours
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("sync folder %s: %w", above, err)
+		}
+		if above == fs.PathDir(above) {
+			return nil
+		}
+	}
 }
 
 // known turns Pebble's error into ours where a caller branches.

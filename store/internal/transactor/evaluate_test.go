@@ -162,3 +162,34 @@ func FuzzEvaluate(f *testing.F) {
 		}
 	})
 }
+
+// TestSparseSessionIsBounded: acknowledging a gap frees no room.
+func TestSparseSessionIsBounded(t *testing.T) {
+	const first, gap = 10, 1 << 20
+	var s Sessions
+	keep := func(seq, acked uint64) *store.Answer {
+		c := commit(seq, store.Op{Kind: store.OpPut, Key: store.Key("k"), Value: store.Int(1)})
+		c.AckedBelow = acked
+		if answer := s.room(c); answer != nil {
+			return answer
+		}
+		s.Keep(Record{ID: c.ID, AckedBelow: acked, NotAfterMs: c.NotAfterMs, Answer: &store.Answer{Outcome: store.OutcomeCommitted}})
+		return nil
+	}
+	if answer := keep(first, 0); answer != nil {
+		t.Fatal(answer)
+	}
+	for i := range uint64(store.MaxSessionRecords) {
+		if answer := keep(gap+i, first+1); answer != nil {
+			t.Fatalf("record %d: %+v", i, answer)
+		}
+	}
+	for i := range uint64(5) {
+		if answer := keep(2*gap+i, first+2+i); answer == nil || answer.Reason != store.ReasonOverloaded {
+			t.Errorf("a commit that acknowledges only a gap, in a full session: %+v", answer)
+		}
+	}
+	if answer := keep(2*gap, gap+1); answer != nil {
+		t.Errorf("a commit that frees room: %+v", answer)
+	}
+}

@@ -71,11 +71,24 @@ func (s *Sessions) room(c *store.Commit) *store.Answer {
 		}
 		return nil
 	}
-	if len(known.records) >= store.MaxSessionRecords && known.low >= c.AckedBelow {
+	if len(known.records) >= store.MaxSessionRecords && !known.frees(c.AckedBelow) {
 		return store.Refuse(store.ReasonOverloaded, "session has %d answers that its client did not acknowledge",
 			len(known.records))
 	}
 	return nil
+}
+
+// frees says whether an acknowledgement drops a record. What lies below it may be a gap, which drops none.
+func (k *session) frees(below uint64) bool {
+	if below <= k.low {
+		return false
+	}
+	for seq := range k.records {
+		if seq < below {
+			return true
+		}
+	}
+	return false
 }
 
 // remember adds the record of a definite answer to an effect.

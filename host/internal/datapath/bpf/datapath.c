@@ -81,6 +81,13 @@ static __always_inline int is_spoofed(struct packet *p, struct port *port)
 	return (port->flags & PORT_SOURCE_CHECK) || is_impossible_source(p->source);
 }
 
+/* is_held tells that an interface of the VPC has the address. */
+static __always_inline int is_held(__u32 vni, __be32 address)
+{
+	struct address_key key = { .vni = vni, .address = address };
+	return bpf_map_lookup_elem(&locals, &key) || mapping_of(vni, address);
+}
+
 /* route takes a packet whose source is proved to its destination's port, or into the tunnel. */
 static __always_inline int route(struct __sk_buff *skb, struct packet *p, struct port *port, __u32 slot)
 {
@@ -89,6 +96,10 @@ static __always_inline int route(struct __sk_buff *skb, struct packet *p, struct
 	__u64 mapping = 0;
 	int reason;
 	struct port *local = 0;
+	/* A guest that forwards may send for who is outside of the VPC, never in another interface's name: a receiver would
+	 * take it for that one when both are on this host. */
+	if (p->source != port->address && is_held(port->vni, p->source))
+		return drop(slot, DROP_SPOOF_IP);
 	__u32 *to = bpf_map_lookup_elem(&locals, &key), local_slot = 0;
 	if (to) {
 		local_slot = *to;
@@ -147,7 +158,7 @@ int from_guest(struct __sk_buff *skb)
 		return drop(slot, reason);
 	if (is_dhcp(&p, port)) {
 		saw(&seen->dhcp_ns);
-		return to_service(skb, &p, slot, dhcp_alias(&p, port));
+		return to_service(skb, &p, port, slot, dhcp_alias(&p, port));
 	}
 	if (is_spoofed(&p, port))
 		return drop(slot, DROP_SPOOF_IP);
@@ -156,8 +167,11 @@ int from_guest(struct __sk_buff *skb)
 	if (alias == REFUSED)
 		return drop(slot, DROP_SERVICE);
 	if (alias != NO_SERVICE)
-		return p.source == port->address ? to_service(skb, &p, slot, alias) : drop(slot, DROP_SPOOF_IP);
-	if (wire_bytes(skb, &p) > port->mtu)
+		return p.source == port->address ? to_service(skb, &p, port, slot, alias) : drop(slot, DROP_SPOOF_IP);
+	__u32 carried = wire_bytes(skb, &p);
+	if (carried > port->mtu && !skb->gso_size && p.bytes <= port->mtu)
+		return drop(slot, DROP_MALFORMED); /* a short packet with more behind it than padding */
+	if (carried > port->mtu)
 		return too_big(skb, &p, port, slot);
 	return route(skb, &p, port, slot);
 }
@@ -224,9 +238,10 @@ int from_service(struct __sk_buff *skb)
 	if (reason)
 		return drop(0, reason);
 	__u32 name = bpf_ntohl(p.destination) - SERVICE_BASE;
-	__u32 slot = name & 0xffff, alias = name >> 16;
+	__u32 slot = name & (MAX_PORTS - 1), alias = name >> SERVICE_ALIAS_SHIFT;
+	__u32 generation = name >> SERVICE_GENERATION_SHIFT & (SERVICE_GENERATIONS - 1);
 	struct port *port = port_at(slot);
-	if (!port || p.source != bpf_htonl(SERVICE_ADDR) || alias >= ALIASES ||
+	if (!port || generation != generation_of(port) || p.source != bpf_htonl(SERVICE_ADDR) || alias >= ALIASES ||
 	    (p.flags & (FRAGMENT_FIRST | FRAGMENT_LATER)))
 		return drop(0, DROP_SERVICE);
 	__be32 from = p.source, to = p.destination;

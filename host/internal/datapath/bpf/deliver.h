@@ -151,12 +151,15 @@ static __always_inline int too_big(struct __sk_buff *skb, struct packet *p, stru
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Segments of a large send are what the tunnel carries. A tap's gso_segs is 0, so it tells nothing: only gso_size does. */
+/* wire_bytes is the longest IP packet that this frame becomes in the tunnel. What is carried is the frame, whatever length
+ * its header claims; of a large send it is the segments. A tap's gso_segs is 0, so it tells nothing: only gso_size does. */
 static __always_inline __u32 wire_bytes(struct __sk_buff *skb, struct packet *p)
 {
+	__u32 frame = skb->len - ETH_HLEN;
 	if (!skb->gso_size)
-		return p->bytes;
-	return p->header_bytes + (p->protocol == IPPROTO_TCP ? p->tcp_header_bytes : 8) + skb->gso_size;
+		return frame;
+	__u32 segment = p->header_bytes + (p->protocol == IPPROTO_TCP ? p->tcp_header_bytes : 8) + skb->gso_size;
+	return segment < frame ? segment : frame;
 }
 
 #endif

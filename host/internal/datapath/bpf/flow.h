@@ -2,8 +2,8 @@
 /* Flow table. Policy judges a flow's first packet; the rest of the flow, and its replies, pass by the entry, so that a
  * revoked rule does not cut a flow that runs (as in EC2).
  *
- * A flow begins in half_open and moves to flows when it is answered: a guest that sends SYNs into the void evicts only
- * other unanswered flows.
+ * A flow begins in its port's half-open table and moves to the answered ones when it is answered: a guest that sends
+ * SYNs into the void evicts only other unanswered flows, and only of its own port.
  */
 #ifndef FLOW_H
 #define FLOW_H
@@ -77,14 +77,29 @@ static __always_inline int begins_anew(struct flow *f, struct packet *p)
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (f->reset || f->fins);
 }
 
-static __always_inline int known_flow(struct flow_key *key, struct packet *p, __u8 direction, __u64 now)
+/* flow_tables are one port's. */
+struct flow_tables {
+	void *answered;
+	void *half_open;
+};
+
+/* flow_tables_of is 0 when the port has none: nothing of it may pass then. */
+static __always_inline int flow_tables_of(struct flow_tables *tables, __u32 slot)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, key);
+	tables->answered = bpf_map_lookup_elem(&port_flows, &slot);
+	tables->half_open = bpf_map_lookup_elem(&port_half_open, &slot);
+	return tables->answered && tables->half_open;
+}
+
+static __always_inline int known_flow(struct flow_tables *tables, struct flow_key *key, struct packet *p, __u8 direction,
+				      __u64 now)
+{
+	struct flow *f = bpf_map_lookup_elem(tables->answered, key);
 	if (f && now - f->last_ns < idle_limit(f, key->protocol) && !begins_anew(f, p)) {
 		touch(f, p, direction, now);
 		return 1;
 	}
-	f = bpf_map_lookup_elem(&half_open, key);
+	f = bpf_map_lookup_elem(tables->half_open, key);
 	if (!f || now - f->last_ns >= idle_limit(f, key->protocol) || begins_anew(f, p))
 		return 0;
 	if (p->flags & ICMP_ABOUT) /* an error is no answer */
@@ -94,26 +109,30 @@ static __always_inline int known_flow(struct flow_key *key, struct packet *p, __
 		return 1;
 	struct flow answered = *f;
 	answered.answered = 1;
-	bpf_map_update_elem(&flows, key, &answered, BPF_ANY);
-	bpf_map_delete_elem(&half_open, key);
+	bpf_map_update_elem(tables->answered, key, &answered, BPF_ANY);
+	bpf_map_delete_elem(tables->half_open, key);
 	return 1;
 }
 
-static __always_inline void new_flow(struct flow_key *key, struct packet *p, __u8 direction, __u64 now)
+static __always_inline void new_flow(struct flow_tables *tables, struct flow_key *key, struct packet *p, __u8 direction,
+				     __u64 now)
 {
 	struct flow fresh = { .origin = direction };
 	touch(&fresh, p, direction, now);
-	bpf_map_delete_elem(&flows, key);
-	bpf_map_update_elem(&half_open, key, &fresh, BPF_ANY);
+	bpf_map_delete_elem(tables->answered, key);
+	bpf_map_update_elem(tables->half_open, key, &fresh, BPF_ANY);
 }
 
 /* judge lets a packet of a port pass (0) or gives the reason to drop it. */
 static __always_inline int judge(struct packet *p, struct port *port, __u32 slot, __u8 direction, __u16 identity)
 {
 	struct flow_key key = { .slot = slot, .epoch = port->epoch };
+	struct flow_tables tables;
 	__u64 now = bpf_ktime_get_ns();
 	int tracked = flow_key_of(&key, p, direction);
-	if (tracked && known_flow(&key, p, direction, now))
+	if (!flow_tables_of(&tables, slot))
+		return DROP_INTERNAL;
+	if (tracked && known_flow(&tables, &key, p, direction, now))
 		return 0;
 	if (p->flags & ICMP_ABOUT)
 		return DROP_UNTRACKED;
@@ -123,7 +142,7 @@ static __always_inline int judge(struct packet *p, struct port *port, __u32 slot
 		return direction == DIR_OUT ? DROP_DENIED_EGRESS : DROP_DENIED_INGRESS;
 	/* A stray echo reply may be allowed, but it begins no flow: only requests do. */
 	if (tracked && !(p->protocol == IPPROTO_ICMP && key.initiator != direction))
-		new_flow(&key, p, direction, now);
+		new_flow(&tables, &key, p, direction, now);
 	return 0;
 }
 

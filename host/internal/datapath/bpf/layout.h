@@ -18,12 +18,17 @@
 #define MAX_PORT_CLASSES 131072
 #define MAX_CIDRS 65536
 #define MAX_RULE_SETS 16384
-#define MAX_FLOWS 131072        /* answered flows of all ports */
-#define MAX_HALF_OPEN 32768     /* unanswered flows: a flood of them evicts none of the answered */
-#define MAX_FRAGMENTS 8192
+#define MAX_PORT_FLOWS 16384    /* answered flows of one port; the one idle longest makes room */
+#define MAX_PORT_HALF_OPEN 4096 /* unanswered ones: a flood of them evicts none of the answered */
+#define MAX_PORT_FRAGMENTS 1024
 
 #define SERVICE_ADDR 0xa9fea9feu /* 169.254.169.254 */
-#define SERVICE_BASE 0x64400000u /* 100.64.0.0/10: a port as the servers see it is BASE | alias << 16 | slot */
+/* 100.64.0.0/10: a port as the servers see it is BASE | alias << 19 | generation << 10 | slot. The generation is the low
+ * bits of the port's epoch, so that a server's connection to a guest never reaches the next guest of the slot. */
+#define SERVICE_BASE 0x64400000u
+#define SERVICE_ALIAS_SHIFT 19
+#define SERVICE_GENERATION_SHIFT 10
+#define SERVICE_GENERATIONS 512
 #define RESOLVER_ADDR 0xa9fea9fdu /* 169.254.169.253 */
 #define CLOCK_ADDR 0xa9fea97bu    /* 169.254.169.123 */
 

@@ -99,26 +99,49 @@ struct {
 	__type(value, __u32);
 } rule_sets SEC(".maps");
 
-struct {
+/* Each port has tables of its own: what one guest fills, no other guest's flows are pushed out of. User space makes a
+ * port's tables before its record and takes them away after it; a port without them passes nothing. */
+struct flow_table {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_FLOWS);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} flows SEC(".maps");
+	__uint(max_entries, MAX_PORT_FLOWS);
+	__uint(key_size, sizeof(struct flow_key));
+	__uint(value_size, sizeof(struct flow));
+};
+
+struct half_open_table {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_PORT_HALF_OPEN);
+	__uint(key_size, sizeof(struct flow_key));
+	__uint(value_size, sizeof(struct flow));
+};
+
+struct fragment_table {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_PORT_FRAGMENTS);
+	__uint(key_size, sizeof(struct fragment_key));
+	__uint(value_size, sizeof(struct fragment));
+};
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_HALF_OPEN);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} half_open SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__array(values, struct flow_table);
+} port_flows SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_FRAGMENTS);
-	__type(key, struct fragment_key);
-	__type(value, struct fragment);
-} fragments SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__array(values, struct half_open_table);
+} port_half_open SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__array(values, struct fragment_table);
+} port_fragments SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

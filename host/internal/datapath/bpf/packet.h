@@ -162,15 +162,18 @@ static __always_inline int resolve_fragment(struct packet *p, struct port *port,
 		.protocol = p->protocol,
 		.direction = direction,
 	};
+	void *fragments = bpf_map_lookup_elem(&port_fragments, &slot);
+	if (!fragments)
+		return DROP_INTERNAL;
 	if (p->flags & FRAGMENT_FIRST) {
 		struct fragment fresh = {
 			.last_ns = bpf_ktime_get_ns(),
 			.source_port = p->source_port,
 			.destination_port = p->destination_port,
 		};
-		return bpf_map_update_elem(&fragments, &key, &fresh, BPF_ANY) ? DROP_INTERNAL : 0;
+		return bpf_map_update_elem(fragments, &key, &fresh, BPF_ANY) ? DROP_INTERNAL : 0;
 	}
-	struct fragment *first = bpf_map_lookup_elem(&fragments, &key);
+	struct fragment *first = bpf_map_lookup_elem(fragments, &key);
 	if (!first || bpf_ktime_get_ns() - first->last_ns > 30ull * 1000000000)
 		return DROP_FRAGMENT;
 	p->source_port = first->source_port;

@@ -2,7 +2,7 @@
 /* Service path: DHCP, metadata, DNS and time between a guest and the servers of its host.
  *
  * The servers are ordinary sockets on 169.254.169.254 in a namespace of their own. What a guest sends to a service gets
- * the source 100.64.0.0/10 + alias << 16 + slot: the servers tell guests apart by the peer address, which the guest
+ * a source of 100.64.0.0/10 (see SERVICE_BASE): the servers tell guests apart by the peer address, which the guest
  * cannot choose, and equal guest addresses of different VPCs do not meet. The agent reaches a guest by the same path.
  */
 #ifndef SERVICE_H
@@ -62,8 +62,11 @@ static __always_inline int service_alias(struct packet *p, struct port *port, __
 	if (p->destination_port == bpf_htons(80))
 		return ALIAS_SERVICE;
 	struct flow_key key = { .slot = slot, .epoch = port->epoch }; /* answers to what the agent dialled */
+	struct flow_tables tables;
 	flow_key_of(&key, p, DIR_OUT);
-	return known_flow(&key, p, DIR_OUT, bpf_ktime_get_ns()) ? ALIAS_SERVICE : REFUSED;
+	if (!flow_tables_of(&tables, slot))
+		return REFUSED;
+	return known_flow(&tables, &key, p, DIR_OUT, bpf_ktime_get_ns()) ? ALIAS_SERVICE : REFUSED;
 }
 
 static __always_inline __be32 alias_address(struct port *port, __u32 alias)
@@ -98,16 +101,21 @@ static __always_inline int rewrite_address(struct __sk_buff *skb, struct packet 
 	       bpf_skb_store_bytes(skb, offset, &to, sizeof(to), 0);
 }
 
-static __always_inline int to_service(struct __sk_buff *skb, struct packet *p, __u32 slot, __u32 alias)
+static __always_inline __u32 generation_of(struct port *port)
 {
-	__u32 zero = 0;
+	return port->epoch & (SERVICE_GENERATIONS - 1);
+}
+
+static __always_inline int to_service(struct __sk_buff *skb, struct packet *p, struct port *port, __u32 slot, __u32 alias)
+{
+	__u32 zero = 0, name = SERVICE_BASE | alias << SERVICE_ALIAS_SHIFT | generation_of(port) << SERVICE_GENERATION_SHIFT | slot;
 	__u8 macs[12] = { [6] = GATEWAY_MAC };
 	struct config *config_now = bpf_map_lookup_elem(&config, &zero);
 	if (!config_now)
 		return drop(slot, DROP_INTERNAL);
 	if (p->flags & (FRAGMENT_FIRST | FRAGMENT_LATER))
 		return drop(slot, DROP_FRAGMENT);
-	if (rewrite_address(skb, p, SOURCE_OFFSET, p->source, bpf_htonl(SERVICE_BASE | alias << 16 | slot)) ||
+	if (rewrite_address(skb, p, SOURCE_OFFSET, p->source, bpf_htonl(name)) ||
 	    rewrite_address(skb, p, DESTINATION_OFFSET, p->destination, bpf_htonl(SERVICE_ADDR)))
 		return drop(slot, DROP_INTERNAL);
 	__builtin_memcpy(macs, config_now->service_mac, 6);
@@ -138,14 +146,17 @@ static __always_inline int may_answer(struct packet *p, struct port *port, __u32
 	if (from == 53 || from == 80)
 		return 1;
 	struct flow_key key = { .slot = slot, .epoch = port->epoch };
+	struct flow_tables tables;
 	__u64 now = bpf_ktime_get_ns();
 	flow_key_of(&key, p, DIR_IN);
+	if (!flow_tables_of(&tables, slot))
+		return 0;
 	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
-		if (!known_flow(&key, p, DIR_IN, now))
-			new_flow(&key, p, DIR_IN, now);
+		if (!known_flow(&tables, &key, p, DIR_IN, now))
+			new_flow(&tables, &key, p, DIR_IN, now);
 		return 1;
 	}
-	return known_flow(&key, p, DIR_IN, now);
+	return known_flow(&tables, &key, p, DIR_IN, now);
 }
 
 static __always_inline int set_hops(struct __sk_buff *skb, __u8 hops)

@@ -11,9 +11,6 @@ package dhcp
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -22,6 +19,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/nimbrel/nimbrel/host/internal/guest"
+	"github.com/nimbrel/nimbrel/internal/env"
 )
 
 const (
@@ -30,6 +28,9 @@ const (
 	// requestBytesMax bounds a request that is read; longer ones are cut and fail to parse.
 	requestBytesMax = 1500
 )
+
+// rate is of one guest's requests. A client that boots sends two or three; one whose answers are lost, one in seconds.
+var rate = guest.Rate{PerSecond: 2, Burst: 20}
 
 // Server answers requests. Its methods are safe for concurrent use.
 type Server struct {
@@ -40,30 +41,8 @@ type Server struct {
 func New(d guest.Directory) *Server { return &Server{directory: d} }
 
 // Serve answers on c until ctx ends. The source of a datagram stands for a guest's port.
-func (s *Server) Serve(ctx context.Context, c net.PacketConn) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	buf := make([]byte, requestBytesMax)
-	for {
-		n, from, err := c.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("serve DHCP: %w", err)
-		}
-		peer, err := netip.ParseAddrPort(from.String())
-		if err != nil {
-			continue
-		}
-		reply := s.answer(peer.Addr().Unmap(), buf[:n])
-		if reply == nil {
-			continue
-		}
-		if _, err := c.WriteTo(reply, from); err != nil {
-			slog.Warn("send DHCP reply", "peer", peer, "err", err)
-		}
-	}
+func (s *Server) Serve(ctx context.Context, c net.PacketConn) {
+	guest.ServePackets(ctx, c, env.System().Clock, rate, requestBytesMax, s.answer)
 }
 
 // answer returns the reply's bytes, or nil for a request that deserves none: malformed, a stranger's, or of a type that a

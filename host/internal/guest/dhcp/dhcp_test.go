@@ -38,7 +38,7 @@ func TestLeaseOverSocket(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(directory{}).Serve(ctx, c) }()
+	go func() { New(directory{}).Serve(ctx, c); close(done) }()
 	client, err := net.Dial("udp4", c.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -9,46 +9,33 @@ package ntp
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
+	"github.com/nimbrel/nimbrel/host/internal/guest"
 	"github.com/nimbrel/nimbrel/internal/env"
 )
 
 const (
 	packetBytes = 48
-	modeClient  = 3
-	modeServer  = 4
-	stratum     = 4
+	// requestBytesMax bounds a request that is read: a client may add extensions, which are ignored.
+	requestBytesMax = 512
+	modeClient      = 3
+	modeServer      = 4
+	stratum         = 4
 	// epochOffset is the seconds from NTP's epoch (1900) to Unix's (1970).
 	epochOffset = 2_208_988_800
 )
 
+// rate is of one guest's requests. Clients ask once in minutes, and a few times at once when they start.
+var rate = guest.Rate{PerSecond: 10, Burst: 50}
+
 // Serve answers on c until ctx ends.
-func Serve(ctx context.Context, c net.PacketConn, clock env.Clock) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	buf := make([]byte, 512)
-	for {
-		n, from, err := c.ReadFrom(buf)
-		received := clock.Now()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("serve NTP: %w", err)
-		}
-		reply := answer(buf[:n], received, clock.Now())
-		if reply == nil {
-			continue
-		}
-		if _, err := c.WriteTo(reply, from); err != nil {
-			slog.Warn("send NTP reply", "peer", from.String(), "err", err)
-		}
-	}
+func Serve(ctx context.Context, c net.PacketConn, clock env.Clock) {
+	guest.ServePackets(ctx, c, clock, rate, requestBytesMax, func(_ netip.Addr, request []byte) []byte {
+		return answer(request, clock.Now(), clock.Now())
+	})
 }
 
 // answer returns the reply to a client's request of versions 1 to 4, or nil.

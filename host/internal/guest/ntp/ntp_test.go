@@ -20,7 +20,7 @@ func TestServe(t *testing.T) {
 	now := time.Unix(1_700_000_000, 500_000_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, c, fixed{now}) }()
+	go func() { Serve(ctx, c, fixed{now}); close(done) }()
 	client, err := net.Dial("udp4", c.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ type inherited struct {
 // command is QEMU's arguments for a guest. It is a pure function of what is launched.
 func command(spec vm.Spec, a accelerator, fds inherited, panicDevice bool) []string {
 	args := []string{
-		"-name", "guest=" + string(spec.ID) + "@" + spec.Token + ",debug-threads=on",
+		"-name", vm.GuestArgument(spec) + ",debug-threads=on",
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-sandbox", sandbox,
 		"-S", // runs when it has been recorded

@@ -102,7 +102,11 @@ func (d *Driver) start(ctx context.Context, spec vm.Spec) (*machine, error) {
 // launch runs the guest in a locked directory. The specification comes first: from then on no earlier record counts,
 // and until the process is recorded, which is before the guest's first instruction, the guest has never run.
 func (d *Driver) launch(ctx context.Context, spec vm.Spec, found *probed, lock *os.File) (m *machine, err error) {
-	if err := refuseRunning(spec.Dir); err != nil {
+	ran, err := refuseRunning(spec.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := keepsDisk(spec, ran); err != nil {
 		return nil, err
 	}
 	spec.Token = rand.Text()
@@ -179,17 +183,32 @@ func (m *machine) run(ctx context.Context, reached func(stage string)) error {
 	return nil
 }
 
-// refuseRunning makes sure that no process of an earlier start lives, recorded or not.
-func refuseRunning(dir string) error {
+// refuseRunning makes sure that no process of an earlier start lives, recorded or not. ran says that there was one that
+// may have executed its guest.
+func refuseRunning(dir string) (ran bool, err error) {
 	handle, err := findMachine(dir)
 	switch {
 	case err == nil:
 		handle.Close()
-		return vm.ErrRunning
-	case errors.Is(err, vm.ErrGone), errors.Is(err, vm.ErrRebooted), errors.Is(err, vm.ErrNoSpec), errors.Is(err, vm.ErrNeverRan):
+		return false, vm.ErrRunning
+	case errors.Is(err, vm.ErrGone), errors.Is(err, vm.ErrRebooted):
+		return true, nil
+	case errors.Is(err, vm.ErrNoSpec), errors.Is(err, vm.ErrNeverRan):
+		return false, nil
+	}
+	return false, err
+}
+
+// keepsDisk refuses to start a guest that ran without the disk that it ran with: an empty one in its place would look like
+// the guest's own, its content gone.
+func keepsDisk(spec vm.Spec, ran bool) error {
+	if !ran || spec.Disk.Base == "" {
 		return nil
 	}
-	return err
+	if _, err := os.Stat(vm.DiskPath(spec.Dir)); err != nil {
+		return fmt.Errorf("the guest's disk is not where it was: put %s back, or terminate the instance: %w", vm.DiskPath(spec.Dir), err)
+	}
+	return nil
 }
 
 // findMachine opens the process that runs from dir: the recorded one, else one that carries the launched token. The
@@ -272,7 +291,9 @@ func (d *Driver) adopt(ctx context.Context, dir string) (*machine, error) {
 // resume reconnects to an adopted machine. A monitor that does not answer is no reason to give a running guest up: the
 // watch goes on trying, and the process's end is seen without it.
 func (m *machine) resume(ctx context.Context) {
-	if err := m.connect(ctx); err != nil {
+	prompt, cancel := context.WithTimeout(ctx, adoptPatience)
+	defer cancel()
+	if err := m.connect(prompt); err != nil {
 		m.log.Warn("monitor does not answer", "instance", m.spec.ID, "err", err)
 		go m.watch(ctx, nil)
 		return
@@ -294,6 +315,10 @@ func dial(ctx context.Context, path string) (*qmp.Client, error) {
 	}
 	return qmp.New(ctx, conn)
 }
+
+// adoptPatience is how long an adoption waits for the monitor. The agent reports nothing as all there is before it has
+// adopted every guest, and one machine that hangs must not hold that up.
+const adoptPatience = 5 * time.Second
 
 // redialAfter is the pause before a broken monitor connection is tried again.
 const redialAfter = 2 * time.Second

@@ -54,6 +54,7 @@ type machine struct {
 	resets     int
 	reboots    int
 	panicked   bool
+	stuck      bool // QEMU paused it because its disk could not be written
 }
 
 var _ vm.VM = (*machine)(nil)
@@ -113,9 +114,11 @@ func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
 				monitor = m.client()
 				events, redial = monitor.Events(), nil
 				m.synchronize(ctx, monitor)
+				m.notify()
 			}
 		case <-trim.C:
 			m.trim()
+			m.unstick(ctx, monitor)
 		case <-m.done:
 			return
 		case <-m.released:
@@ -135,7 +138,8 @@ func (m *machine) trim() {
 // event acts on what the monitor said.
 func (m *machine) event(ctx context.Context, monitor *qmp.Client, event qmp.Event) {
 	var data struct {
-		Guest bool `json:"guest"`
+		Guest  bool   `json:"guest"`
+		Action string `json:"action"`
 	}
 	if event.Data != nil && json.Unmarshal(event.Data, &data) != nil {
 		return
@@ -149,8 +153,23 @@ func (m *machine) event(ctx context.Context, monitor *qmp.Client, event qmp.Even
 		m.wasReset(ctx, monitor, event.At, data.Guest)
 	case "GUEST_PANICKED":
 		m.update(func() { m.panicked = true })
-	case "STOP", "RESUME", "BLOCK_IO_ERROR":
+	case "BLOCK_IO_ERROR":
+		m.update(func() { m.stuck = m.stuck || data.Action == "stop" })
+	case "RESUME":
+		m.update(func() { m.stuck = false })
+	case "STOP":
 		m.update(func() {})
+	}
+}
+
+// unstick lets a machine try again that QEMU has paused because its disk could not be written: the host's disk may have
+// room by now. While it has none the machine is paused anew, and its guest notices nothing but the time.
+func (m *machine) unstick(ctx context.Context, monitor *qmp.Client) {
+	m.mu.Lock()
+	stuck := m.stuck
+	m.mu.Unlock()
+	if stuck && monitor != nil {
+		m.execute(ctx, monitor, "cont")
 	}
 }
 
@@ -167,6 +186,11 @@ func (m *machine) synchronize(ctx context.Context, monitor *qmp.Client) {
 	switch status.Status {
 	case "shutdown":
 		m.off(ctx, monitor)
+	case "io-error":
+		m.update(func() { m.stuck = true })
+		if resume {
+			m.resetAfter(ctx, restartPatience)
+		}
 	case "prelaunch": // between the record and the first instruction, or between a reset and its continuation
 		m.execute(ctx, monitor, "cont")
 	default:

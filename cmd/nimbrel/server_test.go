@@ -1,0 +1,58 @@
+package main
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/nimbrel/nimbrel/internal/statedir"
+)
+
+// TestOperatorSocketIsPrivate looks at the operators' socket all the time while it is made, under a umask that hides
+// nothing.
+func TestOperatorSocketIsPrivate(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	f := serverFlags{stateDir: t.TempDir(), operatorUID: -1}
+	path := statedir.OperatorSocket(f.stateDir)
+	done, seen := make(chan struct{}), make(chan os.FileMode, 1)
+	go func() {
+		defer close(seen)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if info, err := os.Lstat(path); err == nil && info.Mode().Perm() != 0o600 {
+				seen <- info.Mode()
+				return
+			}
+		}
+	}()
+	for range 300 {
+		l, err := f.listenOperators()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := net.Dial("unix", path); err != nil {
+			t.Fatal(err)
+		} else {
+			_ = c.Close()
+		}
+		if _, err := f.listenOperators(); err == nil {
+			t.Fatal("a second server took the socket")
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(f.stateDir + "/run"); err != nil || len(left) != 0 {
+			t.Fatalf("left behind: %v, %v", left, err)
+		}
+	}
+	close(done)
+	if mode, was := <-seen; was {
+		t.Errorf("the socket was seen with mode %v", mode)
+	}
+}
