@@ -44,6 +44,7 @@ var theRest = map[string][]string{
 	"DescribeInstanceAttribute":                      {"Attribute", "userData"},
 	"ModifyInstanceAttribute":                        {"DisableApiTermination.Value", "true"},
 	"ModifyInstanceAttribute BlockDeviceMapping":     {"InstanceId", "own:i", "BlockDeviceMapping.1.DeviceName", "/dev/xvda", "BlockDeviceMapping.1.Ebs.DeleteOnTermination", "false"},
+	"ModifyInstanceAttribute GroupId":                {"InstanceId", "own:i"},
 	"DescribeVpcAttribute":                           {"Attribute", "enableDnsSupport"},
 	"ModifyVpcAttribute":                             {"EnableDnsSupport.Value", "false"},
 	"ModifySubnetAttribute":                          {"MapPublicIpOnLaunch.Value", "false"},

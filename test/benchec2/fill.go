@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,8 +48,13 @@ func fill(ctx context.Context, w *computetest.World, n int) error {
 				}
 				r := w.Request(min(compute.MaxPerRequest, n-at))
 				r.Subnet = subnets[at/perSubnet]
+				r.ClientToken = fmt.Sprint("fill-", at) // a launch that is asked for again is the same
 				r.InstanceTags = map[string]string{"env": "bench", "batch": fmt.Sprint(at / 1000)}
-				if _, err := w.Compute().RunInstances(ctx, w.Account, r); err != nil {
+				_, err := w.Compute().RunInstances(ctx, w.Account, r)
+				for errors.Is(err, compute.ErrBehind) || errors.Is(err, vpc.ErrBehind) || errors.Is(err, account.ErrBehind) { // it launches more than the machine follows
+					_, err = w.Compute().RunInstances(ctx, w.Account, r)
+				}
+				if err != nil {
 					return fmt.Errorf("launch instance %d: %w", at, err)
 				}
 			}
