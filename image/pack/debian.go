@@ -24,7 +24,7 @@ const (
 // python3-cffi-backend is there because debootstrap does not know packages that others provide.
 var debianPackages = []string{
 	"linux-image-cloud-amd64", "cloud-init", "cloud-guest-utils", "openssh-server", "systemd-sysv", "systemd-resolved", "dbus", "udev", "netplan.io",
-	"isc-dhcp-client", "initramfs-tools", "netbase", "iproute2", "sudo", "ca-certificates", "e2fsprogs", "fdisk", "iputils-ping", "curl",
+	"isc-dhcp-client", "initramfs-tools", "netbase", "iproute2", "sudo", "ca-certificates", "locales", "e2fsprogs", "fdisk", "iputils-ping", "curl",
 	"python3-cffi-backend",
 }
 

@@ -180,7 +180,7 @@ func (w *walk) inside(ctx context.Context, firmware, id string) {
 	}
 	w.check(firmware+"_finished", err)
 	for _, c := range []struct{ check, command, want string }{
-		{"_datasource", "cloud-id; cat /run/cloud-init/result.json", "DataSourceEc2"},
+		{"_datasource", "cat /var/lib/cloud/instance/datasource", "DataSourceEc2"},
 		{"_instance_id", "cat /var/lib/cloud/data/instance-id", id},
 		{"_user_data", "cat /var/lib/walk-mark", "user data ran as root"},
 		{"_hostname", "hostname", "ip-10-41-1-"},
