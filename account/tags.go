@@ -30,8 +30,6 @@ type Tagger interface {
 	CreateTags(ctx context.Context, a ids.Account, resources []string, tags map[string]string) error
 	// DeleteTags removes the named tags, or all when none are named. Removing what is not there succeeds.
 	DeleteTags(ctx context.Context, a ids.Account, resources []string, tags []TagDeletion) error
-	// CheckResources says whether every resource exists, as CreateTags would: *NotFoundError.
-	CheckResources(ctx context.Context, a ids.Account, resources []string) error
 	// DescribeTags returns the matching tags (nil: all) of an account, by resource and key.
 	DescribeTags(ctx context.Context, a ids.Account, match func(*Tag) bool) ([]Tag, error)
 	TagReader

@@ -155,22 +155,6 @@ func (t *Tags) expect(tx *store.Tx, a ids.Account, resource string) error {
 	return nil
 }
 
-// CheckResources says whether all exist, by a transaction that changes nothing. See account.Tagger.
-func (t *Tags) CheckResources(ctx context.Context, a ids.Account, resources []string) error {
-	_, err := t.db.Transact(ctx, func(tx *store.Tx) error {
-		for _, resource := range resources {
-			if err := t.expect(tx, a, resource); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("check resources: %w", err)
-	}
-	return nil
-}
-
 // DescribeTags returns the matching tags. See account.Tagger.
 func (t *Tags) DescribeTags(ctx context.Context, a ids.Account, match func(*account.Tag) bool) ([]account.Tag, error) {
 	if err := t.WaitTags(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/internal/convert"
 	"github.com/nimbrel/nimbrel/ec2/internal/filter"
 	"github.com/nimbrel/nimbrel/ec2/internal/page"
+	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
 // tagsOf reads the tags of a creating request by resource type. Only the given types may be tagged by it.
@@ -85,7 +86,7 @@ func (a *api) CreateTags(ctx context.Context, in *ec2gen.CreateTagsInput) (*ec2g
 		return nil, err
 	}
 	if dryRun(ctx) != nil {
-		return nil, orDryRun(a.Tags.CheckResources(ctx, caller(ctx), in.Resources))
+		return nil, orDryRun(a.resourcesExist(ctx, in.Resources))
 	}
 	return nil, a.Tags.CreateTags(ctx, caller(ctx), in.Resources, tags)
 }
@@ -102,9 +103,55 @@ func (a *api) DeleteTags(ctx context.Context, in *ec2gen.DeleteTagsInput) (*ec2g
 		deletions = append(deletions, account.TagDeletion{Key: *tag.Key, Value: tag.Value})
 	}
 	if dryRun(ctx) != nil {
-		return nil, orDryRun(a.Tags.CheckResources(ctx, caller(ctx), in.Resources))
+		return nil, orDryRun(a.resourcesExist(ctx, in.Resources))
 	}
 	return nil, a.Tags.DeleteTags(ctx, caller(ctx), in.Resources, deletions)
+}
+
+// resourcesExist checks for a dry run that the account owns what a tag call names. The call itself is guarded at commit.
+func (a *api) resourcesExist(ctx context.Context, resources []string) error {
+	describe := map[string]func(id string) error{
+		"i":      exists(ctx, a.Compute.DescribeInstances),
+		"vol":    exists(ctx, a.Compute.DescribeVolumes),
+		"vpc":    exists(ctx, a.VPC.DescribeVPCs),
+		"subnet": exists(ctx, a.VPC.DescribeSubnets),
+		"sg":     exists(ctx, a.VPC.DescribeGroups),
+		"sgr":    exists(ctx, a.VPC.DescribeRules),
+		"eni":    exists(ctx, a.VPC.DescribeInterfaces),
+		"rtb":    exists(ctx, a.VPC.DescribeRouteTables),
+		"acl":    exists(ctx, a.VPC.DescribeNetworkACLs),
+		"dopt":   exists(ctx, a.VPC.DescribeDHCPOptions),
+		"ami": func(id string) error {
+			found, err := a.Image.DescribeImages(ctx, caller(ctx), []ids.Image{ids.Image(id)}, nil)
+			if err == nil && found[0].Owner != caller(ctx) {
+				return errs.NotFound(ids.Image(id)) // as the call itself says: tags are the owner's
+			}
+			return err
+		},
+		"key": func(id string) error {
+			_, err := a.Account.DescribeKeyPairs(ctx, caller(ctx), account.KeyPairSelection{IDs: []ids.KeyPair{ids.KeyPair(id)}}, nil)
+			return err
+		},
+	}
+	for _, resource := range resources {
+		kind, _, _ := strings.Cut(resource, "-")
+		check := describe[kind]
+		if check == nil {
+			return convert.Resource(resource).NotFound()
+		}
+		if err := check(resource); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exists makes a check of one id of a Describe method.
+func exists[ID ids.ID, T, R any](ctx context.Context, read reader[ID, T, R]) func(id string) error {
+	return func(id string) error {
+		_, err := read(ctx, caller(ctx), []ID{ID(id)}, nil)
+		return err
+	}
 }
 
 var tagFilters = filter.Table[*account.Tag]{

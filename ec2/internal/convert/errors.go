@@ -109,7 +109,8 @@ var mappings = []mapping{
 	on(computeRequest),
 
 	is(image.ErrBehind, errs.ServiceUnavailable),
-	is(image.ErrNoContent, errs.InternalError), // hosts ask for content, tenants never do
+	is(image.ErrNoContent, errs.InternalError), // hosts ask for content and operators upload it, tenants never do
+	is(image.ErrNoUpload, errs.InternalError),
 	on(func(e *image.NotFoundError) *errs.Error {
 		return errs.New(errs.InvalidAMIIDNotFound, "%s", message(e))
 	}),

@@ -99,6 +99,7 @@ var samples = []struct {
 
 	{"image.ErrBehind", image.ErrBehind, errs.ServiceUnavailable},
 	{"image.ErrNoContent", image.ErrNoContent, errs.InternalError},
+	{"image.ErrNoUpload", image.ErrNoUpload, errs.InternalError},
 	{"image.NotFoundError", &image.NotFoundError{IDs: []ids.Image{"ami-" + someID}}, errs.InvalidAMIIDNotFound},
 	{"image.InvalidError", &image.InvalidError{Field: "name", Reason: "x"}, errs.InvalidAMINameMalformed},
 	{"image.OwnerError", &image.OwnerError{ID: "ami-" + someID}, errs.AuthFailure},
