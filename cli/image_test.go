@@ -80,7 +80,8 @@ func (f *fakeUploads) content() []byte {
 	return b
 }
 
-// importer serves f and returns a function that runs `image import`, with stdout and stderr.
+// importer returns a function that runs `image import` against f, with stdout and stderr. Every request of a run is
+// answered when it returns, also those that it gave up.
 func importer(t *testing.T, f *fakeUploads) func(args ...string) (string, string, error) {
 	t.Helper()
 	f.chunks = map[uint32][]byte{}
@@ -88,21 +89,26 @@ func importer(t *testing.T, f *fakeUploads) func(args ...string) (string, string
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: upload.Handler(f)}
-	go func() { _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return func(args ...string) (string, string, error) {
+		l, err := net.Listen("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: upload.Handler(f)}
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		defer func() {
+			_ = server.Shutdown(t.Context())
+			<-served // it has closed the socket
+		}()
 		cmd := &cobra.Command{Use: "image", SilenceUsage: true, SilenceErrors: true}
 		cmd.AddCommand(ImageCommands()...)
 		var out, words bytes.Buffer
 		cmd.SetOut(&out)
 		cmd.SetErr(&words)
 		cmd.SetArgs(append([]string{"import", "--socket", filepath.Join(dir, "s")}, args...))
-		err := cmd.ExecuteContext(t.Context())
+		err = cmd.ExecuteContext(t.Context())
 		return out.String(), words.String(), err
 	}
 }
