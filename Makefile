@@ -65,11 +65,5 @@ bench-host: ## what an agent's end costs its guests: lost packets, time to take 
 torture: ## mistreat a cloud of 2 real and 50 fake hosts for DURATION (default 30m), with kill -9 of everything
 	@scripts/run.sh torture
 
-torture: ## mistreat a cloud of 2 real and 50 fake hosts for DURATION (default 30m), with kill -9 of everything
-	@scripts/run.sh torture
-
-bench-host: ## what an agent's end costs its guests: lost packets, time to take 100 guests over
-	@scripts/run.sh bench-host
-
 clean: ## remove what builds made (never a running cloud)
 	@rm -rf bin build

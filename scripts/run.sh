@@ -86,9 +86,9 @@ fuzz() { # fuzz [FOLDER...]
 
 bench-compute() { find_go; build_binary bench-compute ./test/benchcompute; as_builder bin/bench-compute "$@"; }
 bench-images() { find_go; build_binary bench-images ./test/benchimages; as_builder bin/bench-images "$@"; }
-
 bench-ec2() { find_go; build_binary bench-ec2 ./test/benchec2; as_builder bin/bench-ec2 "$@"; }
 bench-demo() { find_go; need_guests; need_image; need_aws; build_nimbrel; build_binary bench-demo ./test/benchdemo; bin/bench-demo "$@"; }
+
 # bench-host replaces agents by agents of another version: two builds that differ in what they say they are.
 bench-host() {
 	find_go; need_guests; need_image; need "to look at networks" iproute2
@@ -115,18 +115,6 @@ torture() {
 	bin/torture -image "$disk" -duration "${DURATION:-30m}" ${SEED:+-seed "$SEED"} "$@"
 }
 
-# bench-host replaces agents by agents of another version: two builds that differ in what they say they are.
-bench-host() {
-	find_go; need_guests; need_image; need "to look at networks" iproute2
-	build_nimbrel
-	local disk n
-	disk=$(as_builder bin/nimbrel image build --out build/image --json | sed -n 's/.*"disk": *"\([^"]*\)".*/\1/p')
-	for n in 1 2; do
-		as_builder env CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=bench-$n" -o "build/bench-host/nimbrel-$n" ./cmd/nimbrel
-	done
-	build_binary bench-host ./test/benchhost
-	bin/bench-host --binaries build/bench-host/nimbrel-1,build/bench-host/nimbrel-2 --image "$disk" "$@"
-}
 bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
 
 [ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"
