@@ -14,8 +14,7 @@ import (
 
 // Debian is what a Debian cloud image is made of.
 const (
-	debianSuite  = "bookworm"
-	debianMirror = "http://deb.debian.org/debian"
+	debianSuite = "bookworm"
 	// DefaultDebianBytes leaves half of the root file system free. cloud-init grows it on the first boot.
 	DefaultDebianBytes int64 = 2 << 30
 )
@@ -43,9 +42,8 @@ var debianFiles = map[string]string{
 	"etc/cloud/cloud.cfg.d/90_dpkg.cfg": "datasource_list: [ NoCloud, ConfigDrive, OpenNebula, DigitalOcean, Azure, AltCloud, OVF, MAAS, GCE, OpenStack, " +
 		"CloudSigma, SmartOS, Bigstep, Scaleway, AliYun, Ec2, CloudStack, Hetzner, IBMCloud, Oracle, Exoscale, RbxCloud, UpCloud, VMware, Vultr, LXD, NWCS, None ]\n",
 	"etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": "apt_preserve_sources_list: true\nmanage_etc_hosts: true\n",
-	"etc/apt/sources.list":                      "deb " + debianMirror + " " + debianSuite + " main\n",
-	"etc/machine-id":                            "uninitialized\n",
-	"etc/hostname":                              "localhost\n",
+	"etc/machine-id": "uninitialized\n",
+	"etc/hostname":   "localhost\n",
 	"boot/grub/grub.cfg": `set timeout=0
 set default=0
 if [ "$grub_platform" = "pc" ]; then
@@ -75,7 +73,7 @@ type DebianOptions struct {
 	OutDir string
 	// PackageCache keeps downloaded packages. Default: debian below CacheDir().
 	PackageCache string
-	// Mirror that debootstrap downloads from. Default: deb.debian.org.
+	// Mirror that debootstrap downloads from, and that the image's apt will use. Default: debootstrap's own.
 	Mirror string
 	// VirtualBytes is the disk's size. Default: DefaultDebianBytes.
 	VirtualBytes int64
@@ -99,9 +97,6 @@ func (o *DebianOptions) complete() error {
 		if err := os.MkdirAll(abs, 0o755); err != nil {
 			return err
 		}
-	}
-	if o.Mirror == "" {
-		o.Mirror = debianMirror
 	}
 	if o.VirtualBytes == 0 {
 		o.VirtualBytes = DefaultDebianBytes
@@ -184,9 +179,11 @@ func debootstrap(ctx context.Context, opts DebianOptions, root string) error {
 	if err != nil {
 		return &MissingToolsError{Missing: []string{"debootstrap"}, Packages: []string{"debootstrap"}}
 	}
-	_, err = run(ctx, "", []string{"DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, program,
-		"--variant=minbase", "--arch=amd64", "--cache-dir="+opts.PackageCache, "--include="+strings.Join(debianPackages, ","), debianSuite, root, opts.Mirror)
-	if err != nil {
+	args := []string{"--variant=minbase", "--arch=amd64", "--cache-dir=" + opts.PackageCache, "--include=" + strings.Join(debianPackages, ","), debianSuite, root}
+	if opts.Mirror != "" {
+		args = append(args, opts.Mirror)
+	}
+	if _, err = run(ctx, "", []string{"DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, program, args...); err != nil {
 		return fmt.Errorf("%w (see debootstrap's messages with: debootstrap --variant=minbase %s /tmp/try %s)", err, debianSuite, opts.Mirror)
 	}
 	return nil

@@ -20,7 +20,7 @@ import (
 
 func main() {
 	build := flag.Bool("build", false, "build the disk and print its path")
-	mirror := flag.String("mirror", "", "Debian mirror to build from; default deb.debian.org")
+	mirror := flag.String("mirror", "", "Debian mirror to build from; default debootstrap's own")
 	nimbrel := flag.String("nimbrel", "bin/nimbrel", "the nimbrel binary")
 	dir := flag.String("dir", "build/cloudinit", "folder for what is built, and for the key")
 	flag.Parse()

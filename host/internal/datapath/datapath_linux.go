@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/cilium/ebpf"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/vishvananda/netlink"
@@ -18,6 +19,7 @@ type Datapath struct {
 	pins     string // directory
 	mtu      int    // of guests
 	programs *programs
+	grace    *ebpf.Map // see waitForPrograms
 
 	kernelTCX bool // the kernel has TCX
 	tcx       bool // and it is used
@@ -81,6 +83,9 @@ func (d *Datapath) loadPrograms() (err error) {
 	}
 	if d.programs, err = load(d.pins); err != nil {
 		return err
+	}
+	if d.grace, err = ebpf.NewMap(d.programs.tables["port_fragments"]); err != nil {
+		return fmt.Errorf("make the table of no port: %w", err)
 	}
 	d.kernelTCX = haveTCX(d.programs.DropAll)
 	d.tcx = d.options.Attach != AttachClsact && d.kernelTCX
@@ -173,9 +178,19 @@ func (d *Datapath) reconcile() error {
 		hostErr, portErr, pageErr,
 		d.setPorts(records),
 		d.mappings.apply(pages),
-		d.rules.withdraw(p),
+		d.rules.withdraw(p, d.waitForPrograms),
 		d.mappings.trimHosts(underlays),
 	)
+}
+
+// waitForPrograms returns when every program that ran at the call has ended: what nothing refers to since before it may then
+// be taken away. The kernel promises that of a write to a map of maps (maybe_wait_bpf_programs in kernel/bpf/syscall.c);
+// slot 0 is no port's. It takes an RCU grace period, some 10 ms.
+func (d *Datapath) waitForPrograms() error {
+	if err := d.programs.Fragments.Put(uint32(0), d.grace); err != nil {
+		return fmt.Errorf("wait for running programs: %w", err)
+	}
+	return nil
 }
 
 // OpenTap makes the tap of an interface and returns its descriptor, which the caller hands to the guest's process. The tap
@@ -295,6 +310,7 @@ func (d *Datapath) Close() error {
 		err = d.mappings.close()
 		d.mappings = nil
 	}
+	d.grace.Close()
 	if d.programs != nil {
 		d.programs.close()
 	}

@@ -103,13 +103,30 @@ func (p *plan) add(number uint32, set *policy.RuleSet) {
 	}
 }
 
-// publish adds what the plan has and the kernel lacks; withdraw removes the rest once no port refers to it.
+// publish adds what the plan has and the kernel lacks. Once no port refers to the rest, withdraw removes it, as soon as no
+// packet is being judged by it either.
 func (r *ruleSets) publish(p *plan) error {
 	return errors.Join(r.numbers.add(p.numbers), r.classes.add(p.classes), r.cidrs.add(p.cidrs), r.policy.add(p.policy))
 }
 
-func (r *ruleSets) withdraw(p *plan) error {
+func (r *ruleSets) withdraw(p *plan, waitForPrograms func() error) error {
+	if !r.surpass(p) {
+		return nil
+	}
+	if err := waitForPrograms(); err != nil {
+		return err
+	}
 	return errors.Join(r.policy.trim(p.policy), r.cidrs.trim(p.cidrs), r.classes.trim(p.classes), r.numbers.trim(p.numbers))
+}
+
+// surpass tells whether there are sets that the plan does not have. A set's entries never change.
+func (r *ruleSets) surpass(p *plan) bool {
+	for digest := range r.numbers.content {
+		if _, wanted := p.numbers[digest]; !wanted {
+			return true
+		}
+	}
+	return false
 }
 
 // vpcOf finds a VPC's state; an unknown VPC has no groups, and so allows nothing.
