@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -233,6 +234,30 @@ func (w *World) SetQuota(q account.Quota, limit int64) error {
 	_, err := w.DB.Transact(w.ctx, func(tx *store.Tx) error { return accountrows.SetQuota(w.ctx, tx, w.Account, q, limit) })
 	return err
 }
+
+// Widen gives the account room for n launches, whatever a launch charges, and the hosts room for more than that.
+func (w *World) Widen(ctx context.Context, n int64) error {
+	for q := range account.DefaultQuotas() {
+		if err := w.SetQuota(q, n); err != nil {
+			return err
+		}
+	}
+	hosts, err := w.compute.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range hosts {
+		info := Info(i, Zone)
+		info.VCPUs, info.MemoryMiB, info.DiskGiB = wideVCPUs, 4<<20, 1<<20
+		w.Fleet.AddHost(info)
+	}
+	return w.Await(ctx, func() bool {
+		hosts, err := w.compute.Hosts(ctx)
+		return err == nil && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.VCPUs != wideVCPUs })
+	})
+}
+
+const wideVCPUs = 4000
 
 // Await waits until done holds, looking again whenever anything in the store or on a host changes. It returns ctx's
 // error when that ends first.

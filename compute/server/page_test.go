@@ -6,9 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/compute"
-	"github.com/nimbrel/nimbrel/compute/computetest"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -126,7 +124,9 @@ func is(p compute.Property, values ...string) []compute.Condition {
 // TestPageLooksFurther holds that a page goes on behind what it may look at under one lock.
 func TestPageLooksFurther(t *testing.T) {
 	w := newWorld(t, 30)
-	w.widen(3000)
+	if err := w.Widen(w.ctx, 3000); err != nil {
+		t.Fatal(err)
+	}
 	for range 40 {
 		w.launch(w.Request(30))
 	}
@@ -140,23 +140,4 @@ func TestPageLooksFurther(t *testing.T) {
 	if got := w.walk(1000, is(compute.ByTag("which"), "last", "first")...); !slices.Equal(got, []ids.Instance{want[0], last}) {
 		t.Errorf("tagged: %v", got)
 	}
-}
-
-// widen makes room for n instances in the account.
-func (w *world) widen(n int64) {
-	w.t.Helper()
-	for _, q := range []account.Quota{account.QuotaVCPUs, account.QuotaInstances, account.QuotaInterfaces} {
-		if err := w.SetQuota(q, n); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	for h := range 30 {
-		info := computetest.Info(h, computetest.Zone)
-		info.VCPUs, info.MemoryMiB, info.DiskGiB = 4000, 4<<20, 1<<20
-		w.Fleet.AddHost(info)
-	}
-	w.until("hosts have room", func() bool {
-		hosts, err := w.Compute().Hosts(w.ctx)
-		return err == nil && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.VCPUs != 4000 })
-	})
 }

@@ -90,7 +90,7 @@ type tally struct {
 }
 
 func measure(ctx context.Context, w *computetest.World, engine *embed.Engine, o options) error {
-	if err := widen(ctx, w); err != nil {
+	if err := w.Widen(ctx, quotaBase); err != nil {
 		return err
 	}
 	before := engine.Stats()
@@ -112,28 +112,7 @@ func measure(ctx context.Context, w *computetest.World, engine *embed.Engine, o 
 	return report(t, before, after, edits.Load(), o)
 }
 
-// widen makes room for as many launches as fit in the time.
-func widen(ctx context.Context, w *computetest.World) error {
-	for _, q := range []account.Quota{account.QuotaVCPUs, account.QuotaInstances, account.QuotaInterfaces} {
-		if err := w.Accounts.SetQuota(ctx, w.Account, q, quotaBase); err != nil {
-			return err
-		}
-	}
-	hosts, err := w.Compute().Hosts(ctx)
-	if err != nil {
-		return err
-	}
-	for n := range hosts {
-		info := computetest.Info(n, computetest.Zone)
-		info.VCPUs, info.MemoryMiB, info.DiskGiB = 4000, 4<<20, 1<<20
-		w.Fleet.AddHost(info)
-	}
-	return w.Await(ctx, func() bool {
-		hosts, err := w.Compute().Hosts(ctx)
-		return err == nil && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.VCPUs != 4000 })
-	})
-}
-
+// quotaBase is more than can be launched in the time.
 const quotaBase = 1_000_000
 
 // editRules adds a rule to the group that all launch into and takes it away, again and again.

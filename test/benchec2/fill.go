@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +25,7 @@ const (
 
 // fill launches instances into the world's account, a hundredth of them with a tag of their own.
 func fill(ctx context.Context, w *computetest.World, n int) error {
-	if err := widen(ctx, w); err != nil {
+	if err := w.Widen(ctx, quota); err != nil {
 		return err
 	}
 	subnets := []ids.Subnet{w.Subnet}
@@ -74,26 +73,4 @@ func another(ctx context.Context, w *computetest.World, n int) (ids.Subnet, erro
 	}
 	s, err := w.Networks.CreateSubnet(ctx, vpc.CreateSubnetRequest{Account: w.Account, VPC: v.ID, CIDR: cidr, Zone: computetest.Zone})
 	return s.ID, err
-}
-
-// widen makes room.
-func widen(ctx context.Context, w *computetest.World) error {
-	for _, q := range []account.Quota{account.QuotaVCPUs, account.QuotaInstances, account.QuotaInterfaces} {
-		if err := w.Accounts.SetQuota(ctx, w.Account, q, quota); err != nil {
-			return err
-		}
-	}
-	hosts, err := w.Compute().Hosts(ctx)
-	if err != nil {
-		return err
-	}
-	for n := range hosts {
-		info := computetest.Info(n, computetest.Zone)
-		info.VCPUs, info.MemoryMiB, info.DiskGiB = 4000, 4<<20, 1<<20
-		w.Fleet.AddHost(info)
-	}
-	return w.Await(ctx, func() bool {
-		hosts, err := w.Compute().Hosts(ctx)
-		return err == nil && !slices.ContainsFunc(hosts, func(h compute.Host) bool { return h.VCPUs != 4000 })
-	})
 }
