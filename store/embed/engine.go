@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -118,8 +119,12 @@ type Engine struct {
 	diskFull  chan bool // latest reading, for the transactor
 	stop      chan struct{}
 	goroutine sync.WaitGroup
-	closing   sync.Once
-	closeErr  error
+
+	collecting    sync.Mutex  // held while history is removed, and while nothing may be
+	checkpointing atomic.Bool // there is a Checkpoint
+
+	closing  sync.Once
+	closeErr error
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -146,6 +151,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	if err := state.Records(func(r transactor.Record) { e.sessions.Keep(r) }); err != nil {
 		return nil, errors.Join(err, state.Close())
+	}
+	if !o.ReadOnly {
+		e.sweepCheckpoints()
 	}
 	e.start()
 	return e, nil

@@ -1,0 +1,14 @@
+package backup
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+)
+
+// digest is a SHA-256 in hexadecimal.
+type digest struct{ hash.Hash }
+
+func newDigest() digest { return digest{sha256.New()} }
+
+func (d digest) text() string { return hex.EncodeToString(d.Sum(nil)) }
