@@ -6,9 +6,11 @@ import (
 	"hash"
 )
 
-// digest is a SHA-256 in hexadecimal.
-type digest struct{ hash.Hash }
+// Digest is a running SHA-256.
+type Digest struct{ hash.Hash }
 
-func newDigest() digest { return digest{sha256.New()} }
+// NewDigest returns one of nothing.
+func NewDigest() Digest { return Digest{sha256.New()} }
 
-func (d digest) text() string { return hex.EncodeToString(d.Sum(nil)) }
+// Text is the digest of what was written, in hexadecimal.
+func (d Digest) Text() string { return hex.EncodeToString(d.Sum(nil)) }

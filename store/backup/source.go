@@ -33,7 +33,7 @@ func (d Description) Bytes() (n int64) {
 }
 
 // Source is where a backup's files come from. They are opened once each, in order of the description, and closed before
-// the next one.
+// the next one; an error of a file's Close says that it is not what it should be.
 type Source interface {
 	Describe() Description
 	Open(name string) (io.ReadCloser, error)

@@ -165,9 +165,9 @@ func digestOf(ctx context.Context, path string, moved func(int64)) (int64, strin
 		return 0, "", err
 	}
 	defer f.Close()
-	d := newDigest()
+	d := NewDigest()
 	n, err := io.Copy(d, &counted{ctx: ctx, from: f, moved: moved})
-	return n, d.text(), err
+	return n, d.Text(), err
 }
 
 // unlocked is a file system whose directories need no lock: a backup's never change, and may be on a disk that cannot be

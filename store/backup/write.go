@@ -169,12 +169,12 @@ func copyFile(ctx context.Context, to string, f File, open func(string) (io.Read
 	if err != nil {
 		return "", err
 	}
-	defer from.Close()
+	defer func() { err = errors.Join(err, from.Close()) }()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}
-	d := newDigest()
+	d := NewDigest()
 	n, err := io.Copy(io.MultiWriter(out, d), &counted{ctx: ctx, from: io.LimitReader(from, f.Bytes), moved: moved})
 	if err == nil && n != f.Bytes {
 		err = fmt.Errorf("%w: %d bytes of %d", io.ErrUnexpectedEOF, n, f.Bytes)
@@ -182,7 +182,7 @@ func copyFile(ctx context.Context, to string, f File, open func(string) (io.Read
 	if err == nil {
 		err = out.Sync()
 	}
-	return d.text(), errors.Join(err, out.Close())
+	return d.Text(), errors.Join(err, out.Close())
 }
 
 // counted tells how much was read, and ends with its context.

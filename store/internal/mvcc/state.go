@@ -238,6 +238,13 @@ func (s *State) Floor() store.Version {
 	return s.floor.Version
 }
 
+// Collected returns the floor, and the bytes of rows that were written up to it.
+func (s *State) Collected() (store.Version, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.floor.Version, s.floor.Written
+}
+
 // Metrics returns Pebble's own.
 func (s *State) Metrics() *pebble.Metrics { return s.db.Metrics() }
 
