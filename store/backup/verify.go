@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/embed"
 	"github.com/nimbrel/nimbrel/store/internal/mvcc"
 )
 
@@ -43,14 +44,15 @@ type Report struct {
 	Count    int       `json:"count"`    // of all problems
 }
 
-func (r *Report) add(p Problem) {
+// Add counts a problem, and keeps it within the bound.
+func (r *Report) Add(p Problem) {
 	if r.Count++; len(r.Problems) < MaxProblems {
 		r.Problems = append(r.Problems, p)
 	}
 }
 
 func (r *Report) addf(statement, subject, format string, args ...any) {
-	r.add(Problem{Statement: statement, Subject: subject, Detail: fmt.Sprintf(format, args...)})
+	r.Add(Problem{Statement: statement, Subject: subject, Detail: fmt.Sprintf(format, args...)})
 }
 
 // OK tells whether nothing is wrong.
@@ -142,7 +144,7 @@ func (r *Report) state(dir string, o mvcc.Options, p Progress) error {
 	}
 	r.History, r.Version, r.Floor = s.History().String(), s.Last().Version, s.Floor()
 	err = survive(func() error {
-		counts := s.Verify(r.add)
+		counts := s.Verify(r.Add)
 		r.Rows, r.RowVersions, r.LogEntries, r.Records, r.Pools = counts.Rows, counts.RowVersions, counts.LogEntries, counts.Records, counts.Pools
 		return nil
 	})
@@ -179,6 +181,15 @@ type noLock struct{}
 func (noLock) Close() error { return nil }
 
 func (unlocked) Lock(string) (io.Closer, error) { return noLock{}, nil }
+
+// Open opens a backup, or a store that no process has open, to be read.
+func Open(dir string) (*embed.Engine, error) {
+	o := embed.Options{ReadOnly: true}
+	if IsBackup(dir) {
+		dir, o.FS = filepath.Join(dir, storeName), unlocked{vfs.Default}
+	}
+	return embed.Open(dir, o)
+}
 
 // openQuietly opens a store's files; what the engine would end the process for is an error.
 func openQuietly(dir string, o mvcc.Options) (s *mvcc.State, err error) {
