@@ -57,9 +57,11 @@ func Command(o Options) *cobra.Command {
 	flags.StringVar(&p.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`, for backup, stats and watch")
 	flags.Uint32Var(&p.cell, "cell", 0, "cell of the key")
 	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan and watch: default all tenants of all cells)")
-	flags.BoolVar(&p.json, "json", false, "print JSON, where words would be printed")
-	c.AddCommand(getCommand(&p), scanCommand(&p), backupCommand(&p), verifyCommand(&p, o), restoreCommand(&p), statsCommand(&p), watchCommand(&p),
-		logCommand(&p), putCommand(&p), txnCommand(&p))
+	for _, worded := range []*cobra.Command{backupCommand(&p), verifyCommand(&p, o), restoreCommand(&p), statsCommand(&p)} {
+		worded.Flags().BoolVar(&p.json, "json", false, "print JSON")
+		c.AddCommand(worded)
+	}
+	c.AddCommand(getCommand(&p), scanCommand(&p), watchCommand(&p), logCommand(&p), putCommand(&p), txnCommand(&p))
 	return c
 }
 
