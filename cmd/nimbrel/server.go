@@ -163,7 +163,7 @@ func listen(flag, address string) (net.Listener, error) {
 // is left alone; one that a dead server left is replaced.
 func (f *serverFlags) listenOperators() (net.Listener, error) {
 	path := statedir.OperatorSocket(f.stateDir)
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := makeRunDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", path); err == nil {
@@ -174,6 +174,15 @@ func (f *serverFlags) listenOperators() (net.Listener, error) {
 		return nil, err
 	}
 	return f.listenPrivately(path)
+}
+
+// makeRunDir makes the socket's folder, which others may pass through and not list: a unit's umask would close it to the
+// user of --operator-uid.
+func makeRunDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o711)
 }
 
 // listenPrivately makes a unix socket that nobody else can connect to at any moment: it gets its owner and mode in a

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -54,5 +55,20 @@ func TestOperatorSocketIsPrivate(t *testing.T) {
 	close(done)
 	if mode, was := <-seen; was {
 		t.Errorf("the socket was seen with mode %v", mode)
+	}
+}
+
+// TestOperatorReachesSocketOfUnit holds that --operator-uid works under the umask that the packaged unit sets.
+func TestOperatorReachesSocketOfUnit(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	f := serverFlags{stateDir: t.TempDir(), operatorUID: -1}
+	l, err := f.listenOperators()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(filepath.Dir(statedir.OperatorSocket(f.stateDir))); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("the socket's folder: %v, %v: another user cannot pass", info.Mode(), err)
 	}
 }
