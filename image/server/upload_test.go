@@ -205,3 +205,25 @@ func TestUploadsAreBounded(t *testing.T) {
 		t.Errorf("after one was abandoned: %v", err)
 	}
 }
+
+// TestFinishOfEndedUpload: two clients import one file. The one that waits while the other finishes must not take the file
+// of a third upload of the same name, which has just begun, for its own.
+func TestFinishOfEndedUpload(t *testing.T) {
+	c := newCatalog(t)
+	file := randomFile(2 << 20)
+	u := c.begin(file)
+	c.send(u, file, 2)
+	ended, err := c.upload(u.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.FinishUpload(c.ctx, u.ID, registration, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ended.take(); !errors.Is(err, image.ErrNoUpload) {
+		t.Errorf("who waited for the upload that ended: %v", err)
+	}
+	if again := c.begin(file); again.ID != u.ID || len(again.Missing) != 0 {
+		t.Errorf("begun anew: %+v", again) // the chunk store has it all: this was a raw disk
+	}
+}
