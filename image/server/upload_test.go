@@ -183,6 +183,11 @@ func TestUploadRefusals(t *testing.T) {
 	c.describe(owner) // the view has it
 	_, err = c.RegisterLocal(c.ctx, image.Registration{Path: c.source("b", "y", 2<<20), Owner: owner, Name: "other", Architecture: "x86_64"})
 	refused("more than the account may have", err)
+	c.options.MaxAccountImages = 1
+	var limit *image.LimitError
+	if _, err := c.RegisterLocal(c.ctx, image.Registration{Path: c.source("c", "z", 0), Owner: owner, Name: "second", Architecture: "x86_64"}); !errors.As(err, &limit) || limit.Max != 1 {
+		t.Errorf("more images than the account may have: %v", err)
+	}
 }
 
 func TestUploadsAreBounded(t *testing.T) {
