@@ -51,7 +51,7 @@ type connection struct {
 	door   *Door
 	proven bool
 	works  bool      // on a request that has shown a credential
-	since  time.Time // of its opening; once proven, of the end of its last work or of the request that comes in
+	since  time.Time // of its opening; once proven, of the end of its last work or of the request whose body comes in
 }
 
 // NewDoor makes a Door.

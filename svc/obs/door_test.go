@@ -39,6 +39,7 @@ func openDoor(t *testing.T, connections int) *fixture {
 }
 
 func (f *fixture) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
 	if r.URL.Path != "/strange" {
 		Proven(r.Context())
 	}
@@ -206,7 +207,7 @@ func TestSlowRequestsMakeRoom(t *testing.T) {
 	f.until(func(DoorStats) bool { return f.idle() == len(slow) })
 	idleSince := f.newest()
 	for _, c := range slow {
-		if _, err := io.WriteString(c, "GET /prove HTTP/1.1\r\n"); err != nil {
+		if _, err := io.WriteString(c, "POST /prove HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbegun"); err != nil {
 			t.Fatal(err)
 		}
 		f.until(func(DoorStats) bool { return f.newest().After(idleSince) }) // the door has noted that something comes
