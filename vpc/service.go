@@ -139,6 +139,8 @@ type PrepareRequest struct {
 	GroupNames []string
 	// Retry is set after ErrStale: what is in memory was too old.
 	Retry bool
+	// DryRun says to check, the address too, and to make nothing: the answer has no number of an identity.
+	DryRun bool
 }
 
 // Prepared is what Attach needs to know. It may be used for several interfaces and kept for a short while.

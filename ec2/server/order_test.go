@@ -12,10 +12,21 @@ import (
 func TestDryRunFindsBadValues(t *testing.T) {
 	d := openDoor(t, 1)
 	v, long := string(d.VPC), strings.Repeat("k", 300)
+	run := func(more ...string) []string {
+		return append([]string{"ImageId", string(d.Image), "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "SubnetId", string(d.Subnet)}, more...)
+	}
+	other := d.ok("CreateVpc", "CidrBlock", "10.7.0.0/16").one("vpcId")
+	elsewhere := d.ok("DescribeSecurityGroups", "Filter.1.Name", "vpc-id", "Filter.1.Value.1", other).first("groupId")
 	for _, c := range []struct {
 		code, action string
 		pairs        []string
 	}{
+		{errs.InvalidParameterValue, "RunInstances", run("PrivateIpAddress", "10.0.0.1")},
+		{errs.InvalidParameterValue, "RunInstances", run("PrivateIpAddress", "192.168.0.7")},
+		{errs.InvalidParameterValue, "RunInstances", run("Placement.AvailabilityZone", "nowhere")},
+		{errs.InvalidGroupNotFound, "RunInstances", run("SecurityGroupId.1", missing[ids.SecurityGroup]())},
+		{errs.InvalidGroupNotFound, "RunInstances", run("SecurityGroupId.1", elsewhere)},
+		{errs.InvalidKeyPairNotFound, "RunInstances", run("KeyName", "nobody")},
 		{errs.InvalidVpcRange, "CreateVpc", []string{"CidrBlock", "10.0.0.0/8"}},
 		{errs.InvalidVpcRange, "CreateVpc", []string{"CidrBlock", "224.0.0.0/16"}},
 		{errs.InvalidSubnetRange, "CreateSubnet", []string{"VpcId", v, "CidrBlock", "10.0.0.0/30"}},
@@ -38,7 +49,7 @@ func TestDryRunFindsBadValues(t *testing.T) {
 	d.refused(errs.DryRunOperation, "CreateSecurityGroup", "VpcId", v, "GroupName", "a", "GroupDescription", "d", "DryRun", "true")
 	d.refused(errs.DryRunOperation, "CreateKeyPair", "KeyName", "k", "DryRun", "true")
 	for action, element := range map[string]string{"DescribeVpcs": "vpcId", "DescribeSubnets": "subnetId", "DescribeSecurityGroups": "groupName", "DescribeKeyPairs": "keyName"} {
-		want := map[string]int{"DescribeVpcs": 1, "DescribeSubnets": 1, "DescribeSecurityGroups": 1}[action]
+		want := map[string]int{"DescribeVpcs": 2, "DescribeSubnets": 1, "DescribeSecurityGroups": 2}[action]
 		if got := len(d.ok(action).all(element)); got != want {
 			t.Errorf("after dry runs %s shows %d, want %d", action, got, want)
 		}
