@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account/tagrows"
@@ -228,11 +229,10 @@ func Invariants() []check.Invariant {
 			Check: checkNames,
 		},
 		tagrows.Invariant("image.tags", func(ctx context.Context, r store.Reader, a ids.Account, resource string) (bool, bool, error) {
-			id, err := ids.Parse[ids.Image](resource)
-			if err != nil {
+			if !strings.HasPrefix(resource, "ami-") {
 				return false, false, nil
 			}
-			_, found, err := r.Get(ctx, ownerKey(a, id).Base)
+			_, found, err := r.Get(ctx, ownerKey(a, ids.Image(resource)).Base)
 			return true, found, err
 		}),
 	}
@@ -240,9 +240,17 @@ func Invariants() []check.Invariant {
 
 func checkNames(ctx context.Context, r store.Reader, report func(subject, detail string)) error {
 	unnamed, unowned := map[string]bool{}, map[string]bool{}
+	names := map[string]string{} // the key of each image's name
 	err := check.Scan(ctx, r, Prefix(), func(kv store.KV) error {
 		i, err := Decode(kv.Value.Bytes)
 		unnamed[string(i.ID)], unowned[string(i.ID)] = true, true
+		names[string(i.ID)] = string(nameKey(i.Owner, i.Name).Base)
+		if err == nil && string(kv.Key) != string(key(i.ID).Base) {
+			report(string(i.ID), fmt.Sprintf("image is under the key %q", kv.Key))
+		}
+		if _, found, missing := r.Get(ctx, ownerKey(i.Owner, i.ID).Base); err == nil && (!found || missing != nil) {
+			report(string(i.ID), fmt.Sprintf("image without its owner's row: %s (%v)", i.Owner, missing))
+		}
 		return err
 	})
 	if err != nil {
@@ -252,6 +260,9 @@ func checkNames(ctx context.Context, r store.Reader, report func(subject, detail
 		id := string(kv.Value.Bytes)
 		if !unnamed[id] {
 			report(id, "a name leads to an image that does not exist")
+		}
+		if own := names[id]; own != "" && own != string(kv.Key) {
+			report(id, fmt.Sprintf("the name's row %q leads to it, which is not its own", kv.Key))
 		}
 		delete(unnamed, id)
 		return nil
