@@ -19,7 +19,7 @@ func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
 	if err != nil || (found && old.Info == info) {
 		return err
 	}
-	h := Host{Info: info, Draining: old.Draining}
+	h := Host{Info: info, Draining: old.Draining, Silent: old.Silent}
 	before := old.Capacity()
 	if !found {
 		before = fit.Size{}
@@ -30,6 +30,17 @@ func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
 		entry := host.FleetHost{ID: info.ID, Underlay: info.Underlay, Zone: info.Zone}
 		dispatchrows.Put(tx, dispatchrows.Named(host.DocFleet), host.SectionHosts, string(info.ID), store.Bytes(host.Encode(entry)))
 	}
+	return nil
+}
+
+// NoteSilence keeps the transition of a host that fell silent, or is heard again. A host without a row is nothing.
+func NoteSilence(ctx context.Context, tx *store.Tx, id ids.Host, silent bool) error {
+	h, found, err := read[Host](ctx, tx, hostKey(id))
+	if err != nil || !found || h.Silent == silent {
+		return err
+	}
+	h.Silent = silent
+	tx.Put(hostKey(id), row.Encode(h))
 	return nil
 }
 

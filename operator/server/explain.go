@@ -249,7 +249,7 @@ func (a *api) hostNotes(h compute.Host) (notes []string) {
 		notes = append(notes, fmt.Sprintf("its host %s drains: it takes no new instances, and keeps this one (`nimbrel hosts resume %s` ends that)", h.ID, h.ID))
 	}
 	t, known := a.targets()[targetOf(h.ID)]
-	if known && t.Liveness != dispatch.Up || !known && !h.Connected {
+	if known && t.Liveness != dispatch.Up || !known && !h.Connected && !h.Awaited {
 		notes = append(notes, fmt.Sprintf("its host %s is not connected: see docs/runbooks/lost-host.md", h.ID))
 	}
 	return notes
