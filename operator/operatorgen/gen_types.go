@@ -330,9 +330,10 @@ type Operation struct {
 type OperationState string
 
 const (
-	OperationStateRunning   OperationState = "running"
-	OperationStateSucceeded OperationState = "succeeded"
-	OperationStateFailed    OperationState = "failed"
+	OperationStateRunning    OperationState = "running"
+	OperationStateSucceeded  OperationState = "succeeded"
+	OperationStateFailed     OperationState = "failed"
+	OperationStateSuperseded OperationState = "superseded"
 )
 
 // AllOperationState are the values in the model's order.
@@ -340,6 +341,7 @@ var AllOperationState = []OperationState{
 	OperationStateRunning,
 	OperationStateSucceeded,
 	OperationStateFailed,
+	OperationStateSuperseded,
 }
 
 // Quota: A limit on an account.

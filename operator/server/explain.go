@@ -160,7 +160,11 @@ func summary(subject string, operations []op.Operation, i *compute.Instance, now
 		if o.State == op.Running {
 			return fmt.Sprintf("%s of %s is under way for %s", o.Kind, o.Target, now.Sub(time.UnixMilli(o.BeganMs)).Round(time.Millisecond))
 		}
-		text := fmt.Sprintf("%s of %s %s after %s", o.Kind, o.Target, o.State, time.Duration(o.EndedMs-o.BeganMs)*time.Millisecond)
+		took := time.Duration(o.EndedMs-o.BeganMs) * time.Millisecond
+		if o.State == op.Superseded {
+			return fmt.Sprintf("%s of %s was superseded %s after %s", o.Kind, o.Target, o.Error, took)
+		}
+		text := fmt.Sprintf("%s of %s %s after %s", o.Kind, o.Target, o.State, took)
 		if o.Error != "" {
 			text += ": " + o.Error
 		}
