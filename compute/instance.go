@@ -204,7 +204,7 @@ type Host struct {
 	Instances     int // placements, releasing ones included
 	Draining      bool
 	Connected     bool
-	Awaited       bool // not heard by this server yet, and counted on: see HostAwaitedFor
+	Awaited       bool      // not heard by this server yet, and counted on: see HostAwaitedFor
 	LastHeard     time.Time // zero: not since this server started
 }
 
