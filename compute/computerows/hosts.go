@@ -33,6 +33,15 @@ func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
 	return nil
 }
 
+// Fence drains a host and makes it stand down: when it returns, it starts nothing from documents of before.
+func Fence(ctx context.Context, tx *store.Tx, id ids.Host) error {
+	if err := Drain(ctx, tx, id, true); err != nil {
+		return err
+	}
+	dispatchrows.RaiseEpoch(tx, host.DocHost(id))
+	return nil
+}
+
 // NoteSilence keeps the transition of a host that fell silent, or is heard again. A host without a row is nothing.
 func NoteSilence(ctx context.Context, tx *store.Tx, id ids.Host, silent bool) error {
 	h, found, err := read[Host](ctx, tx, hostKey(id))

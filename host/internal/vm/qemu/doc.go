@@ -16,5 +16,5 @@
 // A guest's console is a ring in its process's memory, which the agent empties into a log that it trims (see vm.TrimLogs).
 // While no agent runs the ring keeps the last that was said, and no file grows. What is in the ring is lost when the
 // process crashes; one whose guest switched itself off waits for the agent, so its last words are kept. See
-// docs/decisions/0020-awaited-hosts-and-consoles.md.
+// docs/decisions/0020-hosts-and-consoles.md.
 package qemu
