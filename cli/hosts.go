@@ -23,6 +23,44 @@ func (c *client) resume() *cobra.Command {
 	}
 }
 
+func (c *client) fence() *cobra.Command {
+	var off bool
+	cmd := &cobra.Command{
+		Use: "fence HOST", Short: "Give a host up: when it returns, it starts nothing that it was told before", Args: cobra.ExactArgs(1),
+		Long: "Fence gives a host up that is gone, or that another machine replaces. When it returns it starts no guest before it has its whole\ndocument anew; guests that run go on until that document ends them. No new instance lands there until `nimbrel hosts resume`.\n\nAddresses and capacity of what was terminated there stay taken until the host confirms, so that nothing is handed out twice. With\n--off you answer for the confirmation: only when the machine is off, and stays off until it can reach this server. Terminate first\nwhat is listed, then fence; fence again after more was terminated.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := c.api().FenceHost(cmd.Context(), &operatorgen.FenceHostInput{HostId: args[0], Off: off})
+			if err != nil {
+				return c.explain(err)
+			}
+			if c.json {
+				return c.printJSON(out)
+			}
+			fmt.Fprintf(c.out, "%s is fenced", out.HostId)
+			if off {
+				fmt.Fprintf(c.out, "; %d terminated instances gave back what they had", out.Freed)
+			}
+			if out.RemainingCount == 0 {
+				fmt.Fprintln(c.out, "; it has no more instances")
+				return nil
+			}
+			fmt.Fprintf(c.out, "; %d instances are still there\n", out.RemainingCount)
+			return c.remaining(out.Remaining)
+		},
+	}
+	cmd.Flags().BoolVar(&off, "off", false, "the machine is off, you have seen it: free what was terminated there")
+	return cmd
+}
+
+// remaining prints what a host still has.
+func (c *client) remaining(list []operatorgen.Instance) error {
+	rows := make([][]string, len(list))
+	for i, v := range list {
+		rows[i] = []string{v.InstanceId, v.AccountId, string(v.State), v.InstanceType, v.PrivateIp}
+	}
+	return c.table(list, "INSTANCE ACCOUNT STATE TYPE ADDRESS", rows)
+}
+
 func (c *client) setDraining(cmd *cobra.Command, named string, draining bool) error {
 	out, err := c.api().DrainHost(cmd.Context(), &operatorgen.DrainHostInput{HostId: named, Draining: draining})
 	if err != nil {
@@ -39,9 +77,5 @@ func (c *client) setDraining(cmd *cobra.Command, named string, draining bool) er
 		return nil
 	}
 	fmt.Fprintf(c.out, "%s drains; %d instances are still there\n", out.HostId, out.RemainingCount)
-	rows := make([][]string, len(out.Remaining))
-	for i, v := range out.Remaining {
-		rows[i] = []string{v.InstanceId, v.AccountId, string(v.State), v.InstanceType, v.PrivateIp}
-	}
-	return c.table(out.Remaining, "INSTANCE ACCOUNT STATE TYPE ADDRESS", rows)
+	return c.remaining(out.Remaining)
 }

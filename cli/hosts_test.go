@@ -40,6 +40,18 @@ func (f busyAPI) DrainHost(_ context.Context, in *operatorgen.DrainHostInput) (*
 	return out, nil
 }
 
+func (f busyAPI) FenceHost(_ context.Context, in *operatorgen.FenceHostInput) (*operatorgen.FenceHostOutput, error) {
+	out := &operatorgen.FenceHostOutput{HostId: in.HostId, Remaining: []operatorgen.Instance{}}
+	if in.Off {
+		out.Freed = 3
+	}
+	if in.HostId == "full" {
+		out.Remaining = append(out.Remaining, operatorgen.Instance{InstanceId: "i-1", State: operatorgen.InstanceStateRunning})
+		out.RemainingCount = 1
+	}
+	return out, nil
+}
+
 func (f busyAPI) Explain(_ context.Context, in *operatorgen.ExplainInput) (*operatorgen.ExplainOutput, error) {
 	return &operatorgen.ExplainOutput{
 		Subject: in.Subject, Summary: "it stands", Notes: []string{"the host drains"}, Operations: []operatorgen.Operation{},
@@ -71,6 +83,7 @@ func TestDrainSaysWhatIsLeft(t *testing.T) {
 	socket := serve(t, busyAPI{})
 	for line, want := range map[string]string{
 		"drain full": "1 instances are still there", "drain empty": "drains and is empty", "resume full": "takes new instances",
+		"fence empty": "empty is fenced; it has no more instances\n", "fence full --off": "full is fenced; 3 terminated instances gave back what they had; 1 instances are still there\nINSTANCE",
 	} {
 		text, err := run(t, append([]string{"hosts", "--socket", socket}, strings.Fields(line)...)...)
 		if err != nil || !strings.Contains(text, want) {

@@ -63,7 +63,7 @@ func (c *client) hosts() *cobra.Command {
 			return c.table(hosts, "HOST NAME ZONE STATE DRIVER ADDRESS VCPUS-FREE MIB-FREE INSTANCES SEEN", rows)
 		},
 	}
-	cmd.AddCommand(c.drain(), c.resume())
+	cmd.AddCommand(c.drain(), c.fence(), c.resume())
 	return cmd
 }
 

@@ -11,6 +11,8 @@ import (
 var (
 	// ErrBehind: the in-memory view did not reach the store's version within ReadBehind. Retry (503).
 	ErrBehind = errors.New("the read view is behind the store; retry")
+	// ErrHostHeard: what is said of a host that is off contradicts what the server hears of it.
+	ErrHostHeard = errors.New("the host is heard, or was a moment ago, so it is not off: wait until `nimbrel hosts` shows it as suspect for a minute, or leave out --off")
 	// ErrHostUnreachable: the instance's host has no session, so its console cannot be read now. Retry.
 	ErrHostUnreachable = errors.New("the instance's host is not connected; retry")
 )

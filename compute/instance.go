@@ -204,6 +204,7 @@ type Host struct {
 	Instances     int // placements, releasing ones included
 	Draining      bool
 	Connected     bool
+	Awaited       bool      // not heard by this server yet, and counted on: see HostAwaitedFor
 	LastHeard     time.Time // zero: not since this server started
 }
 
@@ -212,5 +213,5 @@ type Zone struct {
 	Name  string
 	ID    string // "usn1-az1"
 	Hosts int
-	Up    int // hosts connected
+	Up    int // hosts connected or awaited
 }

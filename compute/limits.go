@@ -38,6 +38,9 @@ const (
 	TerminatedFor = time.Hour
 	// HostDownAfter is how long a host may be silent before the system status of its instances is impaired.
 	HostDownAfter = 30 * time.Second
+	// HostAwaitedFor is how long a new server counts on a host that the one before had not lost: an agent that has tried
+	// for long tries again after at most dispatch.ReconnectCeiling, and then has to connect.
+	HostAwaitedFor = 40 * time.Second
 	// ReadBehind bounds how long a read waits for the view to reach the store's version at its arrival.
 	ReadBehind = time.Second
 )

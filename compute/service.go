@@ -106,6 +106,11 @@ type Operator interface {
 	AllInstances(ctx context.Context) ([]*Instance, error)
 	// DrainHost stops (or allows) new placements on a host; what runs there stays.
 	DrainHost(ctx context.Context, id ids.Host, drain bool) error
+	// FenceHost gives a host up: when it returns it starts nothing before it has its whole document anew, and it drains. With
+	// off, for which the caller answers, the machine is off and stays so until then: what was ended there and waits for
+	// the host's confirmation is free at once; freed is how many instances those are. *NotFoundError; ErrHostHeard for off.
+	// It may be repeated, after more was terminated.
+	FenceHost(ctx context.Context, id ids.Host, off bool) (freed int, err error)
 	// LastReport is what an instance's host said of it last, in the host's own words and times. It is memory: absent until
 	// the host has said something since this server started.
 	LastReport(id ids.Instance) (host.InstanceStatus, bool)

@@ -87,7 +87,7 @@ func (m *Moment) begin(ctx context.Context, tx *store.Tx, i *Instance, kind stri
 	before := i.Operation
 	i.Operation = op.NewID(m.Now, m.Random)
 	op.Begin(tx, i.operation(kind, m.Now))
-	return op.Finish(ctx, tx, before, op.Superseded, "by "+string(i.Operation), m.Now)
+	return op.Finish(ctx, tx, before, op.Superseded, "by "+kind+" "+string(i.Operation), m.Now)
 }
 
 func (m *Moment) start(ctx context.Context, tx *store.Tx, i *Instance) error {

@@ -35,6 +35,7 @@ var goldenRows = map[string]any{
 		ID: "vol-1", Account: "123456789012", Zone: "z", SizeGiB: 1, CreatedMs: 2, Instance: "i-1", Device: "/dev/xvda", Image: "ami-1", Charged: true,
 	},
 	"host":      Host{Info: host.Info{ID: "h-1", Name: "n", VCPUs: 1}, Draining: true},
+	"host.2":    Host{Info: host.Info{ID: "h-1", Name: "n", VCPUs: 1}, Silent: true},
 	"placement": Placement{Size: fit.Size{VCPUs: 1}, Releasing: true, InstancesSeq: 2, SinceMs: 3},
 }
 
@@ -74,7 +75,7 @@ func decodeAs(t *testing.T, name string, b []byte) any {
 		got, err = row.Decode[Instance](b)
 	case "volume", "volume.2":
 		got, err = row.Decode[Volume](b)
-	case "host":
+	case "host", "host.2":
 		got, err = row.Decode[Host](b)
 	case "placement":
 		got, err = row.Decode[Placement](b)

@@ -19,7 +19,7 @@ func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
 	if err != nil || (found && old.Info == info) {
 		return err
 	}
-	h := Host{Info: info, Draining: old.Draining}
+	h := Host{Info: info, Draining: old.Draining, Silent: old.Silent}
 	before := old.Capacity()
 	if !found {
 		before = fit.Size{}
@@ -30,6 +30,26 @@ func RegisterHost(ctx context.Context, tx *store.Tx, info host.Info) error {
 		entry := host.FleetHost{ID: info.ID, Underlay: info.Underlay, Zone: info.Zone}
 		dispatchrows.Put(tx, dispatchrows.Named(host.DocFleet), host.SectionHosts, string(info.ID), store.Bytes(host.Encode(entry)))
 	}
+	return nil
+}
+
+// Fence drains a host and makes it stand down: when it returns, it starts nothing from documents of before.
+func Fence(ctx context.Context, tx *store.Tx, id ids.Host) error {
+	if err := Drain(ctx, tx, id, true); err != nil {
+		return err
+	}
+	dispatchrows.RaiseEpoch(tx, host.DocHost(id))
+	return nil
+}
+
+// NoteSilence keeps the transition of a host that fell silent, or is heard again. A host without a row is nothing.
+func NoteSilence(ctx context.Context, tx *store.Tx, id ids.Host, silent bool) error {
+	h, found, err := read[Host](ctx, tx, hostKey(id))
+	if err != nil || !found || h.Silent == silent {
+		return err
+	}
+	h.Silent = silent
+	tx.Put(hostKey(id), row.Encode(h))
 	return nil
 }
 

@@ -100,10 +100,12 @@ type Volume struct {
 	Charged bool `cbor:"12,keyasint,omitempty"`
 }
 
-// Host is a host's row: its own description, and whether it drains.
+// Host is a host's row: its own description, and whether it drains. Silent says that it had been silent for
+// compute.HostDownAfter when a server last looked: the next server does not count on its return.
 type Host struct {
 	Info     host.Info `cbor:"1,keyasint"`
 	Draining bool      `cbor:"2,keyasint,omitempty"`
+	Silent   bool      `cbor:"3,keyasint,omitempty"`
 }
 
 // Placement is what an instance holds of a host. InstancesSeq is the sequence of the host's section whose

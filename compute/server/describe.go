@@ -113,7 +113,8 @@ func (s *Service) Statuses(instances []*compute.Instance) []*compute.Status {
 }
 
 func (s *Service) status(i *compute.Instance) *compute.Status {
-	r, up, known := s.links.report(i.Host, i.ID)
+	r, known := s.links.report(i.Host, i.ID)
+	up := s.believed(i.Host)
 	known = known && r.Generation == i.Generation
 	out := &compute.Status{
 		Instance: i, System: lifecycle.SystemCheck(i.State, up, known, r), Reachability: lifecycle.ReachCheck(i.State, up, known, r),
@@ -212,7 +213,7 @@ func (s *Service) Zones(ctx context.Context) ([]compute.Zone, error) {
 		z := zones[h.Zone]
 		z.Name, z.ID = h.Zone, ZoneID(s.options.Region, h.Zone)
 		z.Hosts++
-		if h.Connected {
+		if h.Connected || h.Awaited {
 			z.Up++
 		}
 		zones[h.Zone] = z
@@ -257,7 +258,8 @@ func (s *Service) Hosts(ctx context.Context) ([]compute.Host, error) {
 		}
 		shown := showHost(h.row, h.left)
 		shown.Instances = len(s.view.placements[id])
-		s.links.read(id, func(l *hostLink) { shown.Connected, shown.LastHeard = l.up, l.heard })
+		heard := s.links.read(id, func(l *hostLink) { shown.Connected, shown.LastHeard = l.up, l.heard })
+		shown.Awaited = !heard && s.awaited(id)
 		out = append(out, shown)
 	}
 	slices.SortFunc(out, func(a, b compute.Host) int { return cmp.Compare(a.ID, b.ID) })

@@ -51,19 +51,17 @@ func (l *links) read(id ids.Host, fn func(*hostLink)) bool {
 	return h != nil
 }
 
-// up says whether the host has a session, or lost it less than compute.HostDownAfter ago.
-func (l *links) up(id ids.Host) (up bool) {
-	l.read(id, func(h *hostLink) { up = h.up })
-	return up
+// up says whether the host has a session, or lost it less than compute.HostDownAfter ago. heard is whether this server
+// knows anything of it.
+func (l *links) up(id ids.Host) (up, heard bool) {
+	heard = l.read(id, func(h *hostLink) { up = h.up })
+	return up, heard
 }
 
 // report is what the host says of an instance.
-func (l *links) report(id ids.Host, i ids.Instance) (r host.InstanceStatus, up, known bool) {
-	l.read(id, func(h *hostLink) {
-		up = h.up
-		r, known = h.reports[i]
-	})
-	return r, up, known
+func (l *links) report(id ids.Host, i ids.Instance) (r host.InstanceStatus, known bool) {
+	l.read(id, func(h *hostLink) { r, known = h.reports[i] })
+	return r, known
 }
 
 // hostOf is the host that a target is, if it is one.

@@ -65,6 +65,9 @@ func (s *Service) tick(ctx context.Context) {
 			for _, id := range s.view.unsettledIDs() {
 				s.queue.add(work{instance: id})
 			}
+			for _, id := range s.misnoted() {
+				s.queue.add(work{host: id})
+			}
 		}
 	}
 }
@@ -97,7 +100,7 @@ func (s *Service) do(ctx context.Context, w work) error {
 		return nil
 	}
 	now := s.options.Env.Clock.Now()
-	r, _, known := s.links.report(i.Host, i.ID)
+	r, known := s.links.report(i.Host, i.ID)
 	overdue, _ := lifecycle.Overdue(i.Situation(), now)
 	switch {
 	case i.State == compute.Terminated && !now.Before(i.PurgeAt()):
@@ -136,7 +139,7 @@ func (s *Service) transact(ctx context.Context, fn func(*computerows.Moment, *st
 
 // elsewhere chooses where a pending launch may be retried.
 func (s *Service) elsewhere(i *computerows.Instance) computerows.Elsewhere {
-	hosts := s.view.candidates(i.Zone, func(h ids.Host) bool { return h != i.Host && s.links.up(h) })
+	hosts := s.view.candidates(i.Zone, func(h ids.Host) bool { return h != i.Host && s.counts(h) })
 	chosen := place.New(hosts, newRand()).Choose(i.Size, place.Candidates)
 	return computerows.Elsewhere{
 		Candidates: chosen,
@@ -146,7 +149,7 @@ func (s *Service) elsewhere(i *computerows.Instance) computerows.Elsewhere {
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
 
-// doHost registers a host as it describes itself and releases what it has confirmed.
+// doHost registers a host as it describes itself, notes whether it is silent, and releases what it has confirmed.
 func (s *Service) doHost(ctx context.Context, id ids.Host) error {
 	var (
 		info    host.Info
@@ -161,9 +164,6 @@ func (s *Service) doHost(ctx context.Context, id ids.Host) error {
 			}
 		}
 	})
-	if !known {
-		return nil
-	}
 	if info.ID != "" && !s.registered(info) {
 		err := s.transact(ctx, func(_ *computerows.Moment, tx *store.Tx) error {
 			return computerows.RegisterHost(ctx, tx, info)
@@ -171,6 +171,9 @@ func (s *Service) doHost(ctx context.Context, id ids.Host) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := s.noteSilence(ctx, id); err != nil || !known {
+		return err
 	}
 	return s.release(ctx, id, applied, failed)
 }

@@ -11,6 +11,6 @@ func (s *Service) LastReport(id ids.Instance) (host.InstanceStatus, bool) {
 	if i == nil {
 		return host.InstanceStatus{}, false
 	}
-	r, _, known := s.links.report(i.Host, id)
+	r, known := s.links.report(i.Host, id)
 	return r, known
 }

@@ -187,7 +187,7 @@ func (s *Service) launchAnywhere(ctx context.Context, l *launch, token idem.Scop
 	if !errors.As(err, &full) {
 		return out, err
 	}
-	for _, zone := range s.view.zones(s.links.up) {
+	for _, zone := range s.view.zones(s.counts) {
 		if zone == l.network.Subnet.Zone {
 			continue
 		}
@@ -263,7 +263,7 @@ func (s *Service) launched(l *launch, row *computerows.Instance, slots computero
 func (s *Service) plan(l *launch) *computerows.Launch {
 	m, r := s.moment(), &l.request
 	zone := l.network.Subnet.Zone
-	hosts := s.view.candidates(zone, s.links.up)
+	hosts := s.view.candidates(zone, s.counts)
 	plan := &computerows.Launch{
 		Now: m.Now, Min: r.MinCount, KeyPair: l.key.ID, Network: l.network,
 		NoRoom: &compute.CapacityError{Type: r.Type, Zone: zone, Reason: place.Explain(hosts, l.need)},

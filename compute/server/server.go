@@ -78,6 +78,7 @@ type Service struct {
 	links    links
 	queue    *queue
 	link     Link
+	began    time.Time // view.mu; when the view first held rows: hosts are awaited from then on
 }
 
 var (
@@ -127,6 +128,9 @@ func (s *Service) apply(b follow.Batch) {
 	defer s.view.mu.Unlock()
 	if b.Snapshot {
 		s.view.reset()
+		if s.began.IsZero() {
+			s.began = s.options.Env.Clock.Now()
+		}
 	}
 	for _, change := range b.Changes {
 		if err := s.take(change); err != nil {

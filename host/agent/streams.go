@@ -32,7 +32,8 @@ func (a *agent) serveConsole(ctx context.Context, stream net.Conn, header []byte
 	if _, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("read console of %s: %w", request.Instance, errNoGuest)
 	}
-	if machine := a.machine(request.Instance); request.Follow && machine != nil {
+	machine := a.machine(request.Instance)
+	if machine != nil && request.Follow {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go func() { // nothing is read but the reader's going away
@@ -41,12 +42,20 @@ func (a *agent) serveConsole(ctx context.Context, stream net.Conn, header []byte
 		}()
 		return machine.FollowConsole(ctx, request.TailBytes, stream)
 	}
-	b, err := vm.ReadConsole(dir, request.TailBytes) // also of a guest that is off
+	b, err := consoleOf(ctx, machine, dir, request.TailBytes)
 	if err != nil {
 		return err
 	}
 	_, err = stream.Write(b)
 	return err
+}
+
+// consoleOf reads the console of a machine; nil is a guest that is off.
+func consoleOf(ctx context.Context, machine vm.VM, dir string, tailBytes int) ([]byte, error) {
+	if machine == nil {
+		return vm.ReadConsole(dir, tailBytes)
+	}
+	return machine.Console(ctx, tailBytes)
 }
 
 func (a *agent) machine(id ids.Instance) vm.VM {

@@ -108,10 +108,10 @@ func (s suite) lifecycle(t *testing.T) {
 	if status.Started.Before(before.Add(-2*time.Second)) || status.Started.After(time.Now().Add(2*time.Second)) {
 		t.Errorf("started at %v, now is %v", status.Started, time.Now())
 	}
-	if b, err := machine.Console(0); err != nil || len(b) == 0 || len(b) > vm.MaxConsoleBytes {
+	if b, err := machine.Console(t.Context(), 0); err != nil || len(b) == 0 || len(b) > vm.MaxConsoleBytes {
 		t.Errorf("console of %d bytes, %v", len(b), err)
 	}
-	if b, err := machine.Console(5); err != nil || len(b) != 5 {
+	if b, err := machine.Console(t.Context(), 5); err != nil || len(b) != 5 {
 		t.Errorf("console tail %q, %v; want 5 bytes", b, err)
 	}
 	if got := machine.Spec(); got.ID != spec.ID || got.Generation != 1 || got.MemoryMiB != spec.MemoryMiB {
@@ -130,7 +130,7 @@ func (s suite) lifecycle(t *testing.T) {
 	if status, err := machine.Status(t.Context()); err != nil || status.State != vm.StateEnded {
 		t.Errorf("status %+v, %v; want ended", status, err)
 	}
-	if b, err := machine.Console(0); err != nil || len(b) == 0 {
+	if b, err := machine.Console(t.Context(), 0); err != nil || len(b) == 0 {
 		t.Errorf("console after the end: %d bytes, %v", len(b), err)
 	}
 }

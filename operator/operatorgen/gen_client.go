@@ -65,6 +65,16 @@ func (c *Client) Explain(ctx context.Context, in *ExplainInput) (*ExplainOutput,
 	return out, nil
 }
 
+// FenceHost: Gives a host up: when it returns it starts nothing before it has its whole document anew, and it takes no
+// new instances.
+func (c *Client) FenceHost(ctx context.Context, in *FenceHostInput) (*FenceHostOutput, error) {
+	out := new(FenceHostOutput)
+	if err := c.client.Call(ctx, "FenceHost", in, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GetStatus: Tells how the control plane is: what it is, since when, and which components are well.
 func (c *Client) GetStatus(ctx context.Context, in *GetStatusInput) (*GetStatusOutput, error) {
 	out := new(GetStatusOutput)

@@ -77,6 +77,20 @@ func (v *ExplainOutput) Conform() error {
 }
 
 // Conform makes required lists non-nil and reports the first broken constraint.
+func (v *FenceHostInput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
+func (v *FenceHostOutput) Conform() error {
+	var c awsjson.Check
+	v.conform(&c, "")
+	return c.Err()
+}
+
+// Conform makes required lists non-nil and reports the first broken constraint.
 func (v *GetStatusInput) Conform() error {
 	var c awsjson.Check
 	v.conform(&c, "")
@@ -310,6 +324,20 @@ func (v *ExplainOutput) conform(c *awsjson.Check, at string) {
 	}
 	for i := range v.Events {
 		v.Events[i].conform(c, at+"events[].")
+	}
+}
+
+func (v *FenceHostInput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"hostId", len(v.HostId), 3, 64)
+}
+
+func (v *FenceHostOutput) conform(c *awsjson.Check, at string) {
+	c.Length(at+"remaining", len(v.Remaining), 0, 1000)
+	if v.Remaining == nil {
+		v.Remaining = []Instance{}
+	}
+	for i := range v.Remaining {
+		v.Remaining[i].conform(c, at+"remaining[].")
 	}
 }
 

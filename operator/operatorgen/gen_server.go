@@ -28,6 +28,10 @@ type API interface {
 	// reports.
 	Explain(ctx context.Context, in *ExplainInput) (*ExplainOutput, error)
 
+	// FenceHost: Gives a host up: when it returns it starts nothing before it has its whole document anew, and it takes no
+	// new instances.
+	FenceHost(ctx context.Context, in *FenceHostInput) (*FenceHostOutput, error)
+
 	// GetStatus: Tells how the control plane is: what it is, since when, and which components are well.
 	GetStatus(ctx context.Context, in *GetStatusInput) (*GetStatusOutput, error)
 
@@ -69,6 +73,7 @@ var Operations = map[string]awsjson.Operation[API]{
 	"DescribeInstanceConsole": {ReadOnly: true, Serve: serveDescribeInstanceConsole},
 	"DrainHost":               {Serve: serveDrainHost},
 	"Explain":                 {ReadOnly: true, Serve: serveExplain},
+	"FenceHost":               {Serve: serveFenceHost},
 	"GetStatus":               {ReadOnly: true, Serve: serveGetStatus},
 	"ImportImage":             {Serve: serveImportImage},
 	"ListAccounts":            {ReadOnly: true, Serve: serveListAccounts},
@@ -110,6 +115,10 @@ func (Unsupported) DrainHost(context.Context, *DrainHostInput) (*DrainHostOutput
 
 func (Unsupported) Explain(context.Context, *ExplainInput) (*ExplainOutput, error) {
 	return nil, NewUnknownOperation("Explain is not offered by this server")
+}
+
+func (Unsupported) FenceHost(context.Context, *FenceHostInput) (*FenceHostOutput, error) {
+	return nil, NewUnknownOperation("FenceHost is not offered by this server")
 }
 
 func (Unsupported) GetStatus(context.Context, *GetStatusInput) (*GetStatusOutput, error) {
@@ -210,6 +219,18 @@ func serveExplain(ctx context.Context, api API, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	out, err := api.Explain(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return awsjson.Encode(out)
+}
+
+func serveFenceHost(ctx context.Context, api API, body []byte) ([]byte, error) {
+	in := new(FenceHostInput)
+	if err := awsjson.Decode(body, in, "hostId", "off"); err != nil {
+		return nil, err
+	}
+	out, err := api.FenceHost(ctx, in)
 	if err != nil {
 		return nil, err
 	}

@@ -125,6 +125,18 @@ type ExplainOutput struct {
 	Events     []Event     `json:"events"` // In order of time.
 }
 
+type FenceHostInput struct {
+	HostId string `json:"hostId"` // The host's id, or a name that one host alone has.
+	Off    bool   `json:"off"`    // The caller has seen that the machine is off. What was terminated there is free at once.
+}
+
+type FenceHostOutput struct {
+	HostId         string     `json:"hostId"`
+	Freed          int64      `json:"freed"`          // Instances whose addresses and capacity waited for the host.
+	Remaining      []Instance `json:"remaining"`      // What the host still has, by id; at most 1000.
+	RemainingCount int64      `json:"remainingCount"` // Of all that the host still has.
+}
+
 // Finding: A promise that does not hold.
 type Finding struct {
 	Invariant string `json:"invariant"`
@@ -330,9 +342,10 @@ type Operation struct {
 type OperationState string
 
 const (
-	OperationStateRunning   OperationState = "running"
-	OperationStateSucceeded OperationState = "succeeded"
-	OperationStateFailed    OperationState = "failed"
+	OperationStateRunning    OperationState = "running"
+	OperationStateSucceeded  OperationState = "succeeded"
+	OperationStateFailed     OperationState = "failed"
+	OperationStateSuperseded OperationState = "superseded"
 )
 
 // AllOperationState are the values in the model's order.
@@ -340,6 +353,7 @@ var AllOperationState = []OperationState{
 	OperationStateRunning,
 	OperationStateSucceeded,
 	OperationStateFailed,
+	OperationStateSuperseded,
 }
 
 // Quota: A limit on an account.

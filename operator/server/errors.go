@@ -21,6 +21,8 @@ func explain(err error) error {
 	switch {
 	case as[*awsjson.Error](err):
 		return err
+	case errors.Is(err, compute.ErrHostHeard):
+		return operatorgen.NewConflict("%v", err)
 	case missing != nil:
 		return operatorgen.NewNotFound("%v", missing)
 	case conflict != nil:

@@ -160,7 +160,11 @@ func summary(subject string, operations []op.Operation, i *compute.Instance, now
 		if o.State == op.Running {
 			return fmt.Sprintf("%s of %s is under way for %s", o.Kind, o.Target, now.Sub(time.UnixMilli(o.BeganMs)).Round(time.Millisecond))
 		}
-		text := fmt.Sprintf("%s of %s %s after %s", o.Kind, o.Target, o.State, time.Duration(o.EndedMs-o.BeganMs)*time.Millisecond)
+		took := time.Duration(o.EndedMs-o.BeganMs) * time.Millisecond
+		if o.State == op.Superseded {
+			return fmt.Sprintf("%s of %s was superseded %s after %s", o.Kind, o.Target, o.Error, took)
+		}
+		text := fmt.Sprintf("%s of %s %s after %s", o.Kind, o.Target, o.State, took)
 		if o.Error != "" {
 			text += ": " + o.Error
 		}
@@ -249,7 +253,7 @@ func (a *api) hostNotes(h compute.Host) (notes []string) {
 		notes = append(notes, fmt.Sprintf("its host %s drains: it takes no new instances, and keeps this one (`nimbrel hosts resume %s` ends that)", h.ID, h.ID))
 	}
 	t, known := a.targets()[targetOf(h.ID)]
-	if known && t.Liveness != dispatch.Up || !known && !h.Connected {
+	if known && t.Liveness != dispatch.Up || !known && !h.Connected && !h.Awaited {
 		notes = append(notes, fmt.Sprintf("its host %s is not connected: see docs/runbooks/lost-host.md", h.ID))
 	}
 	return notes

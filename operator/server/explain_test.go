@@ -98,6 +98,46 @@ func TestExplainNames(t *testing.T) {
 	}
 }
 
+// TestSuperseded: a stop that a terminate overtakes has not failed, and the terminate is named.
+func TestSuperseded(t *testing.T) {
+	o := openOffice(t, 1)
+	launched, err := o.Compute().RunInstances(o.ctx, o.Account, o.Request(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := launched.Instances[0].ID
+	o.running(id)
+	o.Fleet.Disconnect(computetest.Info(0, computetest.Zone).ID) // which leaves the stop unfinished
+	if _, err := o.Compute().StopInstances(o.ctx, o.Account, []ids.Instance{id}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Compute().TerminateInstances(o.ctx, o.Account, []ids.Instance{id}); err != nil {
+		t.Fatal(err)
+	}
+	list := must[*operatorgen.ListOperationsOutput](t)(o.ListOperations(o.ctx, &operatorgen.ListOperationsInput{Subject: string(id)})).Operations
+	kinds := map[string]operatorgen.Operation{} // those of one millisecond are in no order
+	for _, one := range list {
+		kinds[one.Kind] = one
+	}
+	stop, end := kinds["StopInstances"], kinds["TerminateInstances"]
+	by := "by TerminateInstances " + end.OperationId
+	if stop.State != operatorgen.OperationStateSuperseded || stop.Detail != by {
+		t.Errorf("the stop is %s, %q; want superseded %s", stop.State, stop.Detail, by)
+	}
+	if end.State != operatorgen.OperationStateRunning || kinds["RunInstances"].State != operatorgen.OperationStateSucceeded || len(list) != 3 {
+		t.Errorf("operations %+v", list)
+	}
+	got := must[*operatorgen.ExplainOutput](t)(o.Explain(o.ctx, &operatorgen.ExplainInput{Subject: stop.OperationId}))
+	if !strings.Contains(got.Summary, "was superseded "+by+" after ") {
+		t.Errorf("summary %q", got.Summary)
+	}
+	unfinished := true
+	list = must[*operatorgen.ListOperationsOutput](t)(o.ListOperations(o.ctx, &operatorgen.ListOperationsInput{Unfinished: &unfinished})).Operations
+	if len(list) != 1 || list[0].Kind != "TerminateInstances" {
+		t.Errorf("unfinished operations %+v", list)
+	}
+}
+
 // TestRowsHideUserData: neither an instance's row nor what its host is told shows user data, unless asked, and that is
 // audited.
 func TestRowsHideUserData(t *testing.T) {

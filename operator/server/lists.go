@@ -174,9 +174,6 @@ func convertOperation(o op.Operation) operatorgen.Operation {
 		OperationId: string(o.ID), AccountId: string(o.Account), Kind: o.Kind, Subject: o.Target, StartedAtMs: o.BeganMs, Detail: o.Error,
 		State: operatorgen.OperationState(o.State.String()),
 	}
-	if o.State == op.Superseded {
-		out.State = operatorgen.OperationStateFailed // the model has no word for it; the detail says what took over
-	}
 	if o.State != op.Running {
 		out.EndedAtMs = new(o.EndedMs)
 	}

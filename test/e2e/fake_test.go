@@ -169,6 +169,32 @@ func TestFakeRefusals(t *testing.T) {
 	c.checkClean()
 }
 
+// TestFakeFence gives up a host that lives: it stands down, takes its document anew, and its instance runs on. That it is
+// off is not believed.
+func TestFakeFence(t *testing.T) {
+	c := newCloud(t, claimPlace(t))
+	c.up("--fake", "--hosts", "1", "--image", c.disk())
+	v := c.runInstances("1")[0]
+	on := c.awaitState(v.ID, "running").HostId
+	if r := c.run("hosts", "fence", on, "--off"); r.status == 0 || !strings.Contains(r.stderr, "the host is heard") || !strings.Contains(r.stderr, "leave out --off") {
+		t.Errorf("%v", r)
+	}
+	if out := c.must("hosts", "fence", on); !strings.Contains(out, "is fenced; 1 instances are still there") || !strings.Contains(out, v.ID) {
+		t.Errorf("hosts fence: %s", out)
+	}
+	log := func() string { return c.must("dev", "logs", "host-1", "--bytes", "65536") }
+	c.eventually("the host has stood down and got its document anew", func() error {
+		return expect(strings.Contains(log(), "documents are complete under the new epoch"), "%s", log())
+	})
+	if r, err := tryEC2[runAnswer](c, "RunInstances", "ImageId", c.image(), "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1"); code(err) != "InsufficientInstanceCapacity" {
+		t.Errorf("a launch on a fenced host: %v, %v", r.Instances, err)
+	}
+	c.must("hosts", "resume", on)
+	c.awaitState(c.runInstances("1")[0].ID, "running")
+	c.awaitState(v.ID, "running")
+	c.checkClean()
+}
+
 // TestFakeManyHosts brings up more hosts than zones and spreads instances over them.
 func TestFakeManyHosts(t *testing.T) {
 	c := newCloud(t, claimPlace(t))

@@ -63,6 +63,39 @@ func TestFakeUpgradeUnderLoad(t *testing.T) {
 	}
 }
 
+// TestFakeLaunchAtOnceAfterKill kills the server again and again, with its agents alive, and launches as soon as the next
+// one answers at all, before the agents are back.
+func TestFakeLaunchAtOnceAfterKill(t *testing.T) {
+	c := newCloud(t, claimPlace(t))
+	c.up("--fake", "--hosts", "3", "--image", c.disk())
+	api, err := openClient(c.dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := &load{api: api, image: c.image()}
+	const kills, many = 4, 4
+	for n := range kills {
+		c.kill("server")
+		var clients sync.WaitGroup
+		for k := range many {
+			clients.Go(func() { load.launch(fmt.Sprintf("kill-%d-%d", n, k)) })
+		}
+		r := c.start(exec.Command(nimbrelPath(), "dev", "up", "--fake", "--hosts", "3"))
+		clients.Wait()
+		if r.status != 0 {
+			t.Fatal(r)
+		}
+	}
+	if load.launched.Load() != kills*many || load.again.Load() == 0 {
+		t.Errorf("%d launches after %d calls that met no server, want %d after some", load.launched.Load(), load.again.Load(), kills*many)
+	}
+	load.compare(c)
+	for id := range load.ended {
+		c.awaitState(id, "running")
+	}
+	c.checkClean()
+}
+
 // upgrade ends the server and starts it from another file.
 func (c *cloud) upgrade(binary string) {
 	c.t.Helper()
@@ -94,18 +127,10 @@ type load struct {
 // run launches and terminates until ctx ends; a call that is under way then is finished.
 func (l *load) run(ctx context.Context, client int) {
 	for n := 0; ctx.Err() == nil; n++ {
-		raw, err := l.call("RunInstances", "ImageId", l.image, "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "ClientToken", fmt.Sprintf("load-%d-%d", client, n))
-		var out runAnswer
-		if err == nil {
-			err = xml.Unmarshal(raw, &out)
-		}
-		if err != nil || len(out.Instances) != 1 {
-			l.note("launch: %v %v", out.Instances, err)
+		id := l.launch(fmt.Sprintf("load-%d-%d", client, n))
+		if id == "" {
 			return
 		}
-		id := out.Instances[0].ID
-		l.launched.Add(1)
-		l.mark(id, false)
 		if n < 5 {
 			continue // stays; the account has room for 64
 		}
@@ -115,6 +140,22 @@ func (l *load) run(ctx context.Context, client int) {
 		}
 		l.mark(id, true)
 	}
+}
+
+// launch launches one instance; "" when that failed.
+func (l *load) launch(token string) string {
+	raw, err := l.call("RunInstances", "ImageId", l.image, "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "ClientToken", token)
+	var out runAnswer
+	if err == nil {
+		err = xml.Unmarshal(raw, &out)
+	}
+	if err != nil || len(out.Instances) != 1 {
+		l.note("launch: %v %v", out.Instances, err)
+		return ""
+	}
+	l.launched.Add(1)
+	l.mark(out.Instances[0].ID, false)
+	return out.Instances[0].ID
 }
 
 func (l *load) mark(id string, ended bool) {
@@ -141,13 +182,13 @@ func (l *load) failed() int {
 	return len(l.problems)
 }
 
-// call sends a request until it is answered by other than a 5xx status, as AWS's SDKs do: right after its start a server
-// has heard no host yet, and says that there is no capacity with status 500.
+// call sends a request until it is answered by other than a 5xx status, as AWS's SDKs do. That there is no capacity has
+// such a status too, and is an answer here: a server counts on its hosts from its first moment.
 func (l *load) call(action string, pairs ...string) (raw []byte, err error) {
 	late := within(eventLimit, func() error {
 		raw, err = l.api.call(action, pairs...)
 		var refusal *apiError
-		if err == nil || (errors.As(err, &refusal) && !strings.HasPrefix(refusal.Status, "5")) {
+		if err == nil || (errors.As(err, &refusal) && (!strings.HasPrefix(refusal.Status, "5") || refusal.Code == "InsufficientInstanceCapacity")) {
 			return nil
 		}
 		l.again.Add(1)

@@ -86,6 +86,15 @@ func New(options Options) (*Verifier, error) {
 	return &Verifier{options: options}, nil
 }
 
+// What a person is to do about an error follows EC2's own words, in the same message: clients tell errors apart by their
+// codes, people read on.
+const (
+	ownKeys   = " This cloud knows its own access keys only, while they are active: `nimbrel env` on the server prints the settings with one."
+	ownSecret = " It belongs to the access key %.128s: `nimbrel env` on the server prints the settings with both."
+	ownRegion = " Set AWS_REGION, AWS_DEFAULT_REGION or --region to %s."
+	ownClock  = " The clocks of client and server are %s apart: set the one that is wrong."
+)
+
 // Verify returns who signed r. body is the whole body. The error is an *errs.Error unless Keys failed.
 func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Identity, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -116,7 +125,7 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Id
 	key := v.derived.get(claim.accessKeyID, credential.Secret, claim.scope)
 	want := key.Signature(claim.at, claim.scope, sigv4.Canonical(r, query, claim.signedHeaders, bodyHash))
 	if !equal(want, claim.signature) {
-		return Identity{}, errs.New(errs.SignatureDoesNotMatch, "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.")
+		return Identity{}, errs.New(errs.SignatureDoesNotMatch, "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method."+ownSecret, claim.accessKeyID)
 	}
 	return Identity{Account: credential.Account, AccessKeyID: claim.accessKeyID, Service: claim.scope.Service}, nil
 }
@@ -127,7 +136,7 @@ func (v *Verifier) checkScope(c claim) error {
 		return errs.New(errs.SignatureDoesNotMatch, "Credential should be scoped to a service of this endpoint, not '%.64s'.", c.scope.Service)
 	}
 	if c.scope.Region != v.options.Region && (placement != Global || c.scope.Region != globalRegion) {
-		return errs.New(errs.SignatureDoesNotMatch, "Credential should be scoped to a valid region: this is %s, not '%.64s'.", v.options.Region, c.scope.Region)
+		return errs.New(errs.SignatureDoesNotMatch, "Credential should be scoped to a valid region: this is %s, not '%.64s'."+ownRegion, v.options.Region, c.scope.Region, v.options.Region)
 	}
 	if c.scope.Date != c.at.Format(sigv4.DateLayout) {
 		return errs.New(errs.SignatureDoesNotMatch, "Date in Credential scope does not match the date of the request.")
@@ -145,9 +154,9 @@ func (v *Verifier) credential(ctx context.Context, c claim) (Credential, error) 
 		return credential, nil
 	}
 	if c.scope.Service == "ec2" {
-		return Credential{}, errs.New(errs.AuthFailure, "AWS was not able to validate the provided access credentials")
+		return Credential{}, errs.New(errs.AuthFailure, "AWS was not able to validate the provided access credentials."+ownKeys)
 	}
-	return Credential{}, errs.New(errs.InvalidClientTokenId, "The security token included in the request is invalid.")
+	return Credential{}, errs.New(errs.InvalidClientTokenId, "The security token included in the request is invalid."+ownKeys)
 }
 
 // checkHeaders holds the set of signed headers to the rule that nothing which steers the request is left out.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,7 +61,7 @@ func parseClaim(r *http.Request, query url.Values) (claim, error) {
 	case len(headers) > 1:
 		return claim{}, incomplete("The request has more than one Authorization header.")
 	}
-	return claim{}, errs.New(errs.MissingAuthenticationToken, "Request is missing Authentication Token")
+	return claim{}, errs.New(errs.MissingAuthenticationToken, "Request is missing Authentication Token."+ownKeys)
 }
 
 func incomplete(format string, args ...any) error {
@@ -147,10 +148,14 @@ func (c claim) checkTime(now time.Time) error {
 	if c.presigned {
 		latest = c.at.Add(c.expires)
 	}
-	if now.After(latest) || now.Before(c.at.Add(-MaxSkew)) {
-		return errs.New(errs.RequestExpired, "Request has expired. Timestamp date is %s. Current date is %s.", c.at.Format(sigv4.TimeLayout), now.UTC().Format(sigv4.TimeLayout))
+	if !now.After(latest) && !now.Before(c.at.Add(-MaxSkew)) {
+		return nil
 	}
-	return nil
+	text := fmt.Sprintf("Request has expired. Timestamp date is %s. Current date is %s.", c.at.Format(sigv4.TimeLayout), now.UTC().Format(sigv4.TimeLayout))
+	if !c.presigned || now.Before(c.at) { // a presigned one may be merely old
+		text += fmt.Sprintf(ownClock, now.Sub(c.at).Abs().Round(time.Second))
+	}
+	return errs.New(errs.RequestExpired, "%s", text)
 }
 
 // authorization is an Authorization header taken apart.

@@ -96,6 +96,7 @@ var mappings = []mapping{
 
 	is(compute.ErrBehind, errs.ServiceUnavailable),
 	is(compute.ErrHostUnreachable, errs.ServiceUnavailable),
+	is(compute.ErrHostHeard, errs.IncorrectState), // operators' alone
 	on(computeNotFound),
 	on(func(e *compute.StateError) *errs.Error {
 		return errs.New(errs.IncorrectInstanceState, "%s", message(e))

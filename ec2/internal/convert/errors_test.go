@@ -88,6 +88,7 @@ var samples = []struct {
 
 	{"compute.ErrBehind", compute.ErrBehind, errs.ServiceUnavailable},
 	{"compute.ErrHostUnreachable", compute.ErrHostUnreachable, errs.ServiceUnavailable},
+	{"compute.ErrHostHeard", compute.ErrHostHeard, errs.IncorrectState},
 	{"compute.NotFoundError", &compute.NotFoundError{Kind: "instance", IDs: []string{"i-" + someID}}, errs.InvalidInstanceIDNotFound},
 	{"compute.NotFoundError", &compute.NotFoundError{Kind: "volume", IDs: []string{"vol-" + someID}}, errs.InvalidVolumeNotFound},
 	{"compute.NotFoundError", &compute.NotFoundError{Kind: "host", IDs: []string{"h-" + someID}}, errs.InvalidHostIDNotFound},

@@ -147,6 +147,36 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 	})
 }
 
+// TestSourceCheckIsSwitched: what a guest forwards passes only while its owner has the check off; switching it on drops
+// the next packet, also of a flow that passed, and spares the guest's own.
+func TestSourceCheckIsSwitched(t *testing.T) {
+	onLegs(t, func(t *testing.T, f *fabric) {
+		v := f.vpc(77)
+		v.group(1, openToAll)
+		r, near, far := v.guest(0, "10.0.1.30", 1), v.guest(0, "10.0.1.40", 1), v.guest(1, "10.0.1.50", 1)
+		f.apply(v)
+		outside := udp(53)
+		for n, check := range []bool{true, false, true, false} {
+			f.state[0].Ports[0].Interface.SourceDestCheck = check
+			f.apply(v)
+			outside.src = netip.AddrFrom4([4]byte{8, 8, 8, 8})
+			want := passed
+			if check {
+				want = SpoofIP
+			}
+			for _, to := range []*guest{near, far} {
+				r.want(to, outside, want) // the same flow each time
+				r.want(to, tcp(uint16(1+n)), passed)
+				other := outside
+				other.src, other.sport = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), uint16(1000+n)
+				r.want(to, other, want) // and a new one
+				other.src = near.addr
+				r.want(to, other, SpoofIP) // never in another interface's name
+			}
+		}
+	})
+}
+
 // arp asks for target as sender.
 func (g *guest) arp(sender, target netip.Addr) []byte {
 	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, g.in.MAC[:]...)

@@ -77,8 +77,9 @@ type VM interface {
 	Exit() Exit
 	// Changes yields a token when Status may have changed (a reset, a panic). Tokens are merged.
 	Changes() <-chan struct{}
-	// Console returns the last bytes of the serial console, at most MaxConsoleBytes. It works after the end too.
-	Console(tailBytes int) ([]byte, error)
+	// Console returns the last bytes of the serial console, at most MaxConsoleBytes. It works after the end too, and of a
+	// machine that does not answer it returns what was known of it before.
+	Console(ctx context.Context, tailBytes int) ([]byte, error)
 	// FollowConsole writes the console's tail to w and goes on with what the guest writes, until ctx ends, the guest
 	// ends or w fails. The first two are no error.
 	FollowConsole(ctx context.Context, tailBytes int, w io.Writer) error

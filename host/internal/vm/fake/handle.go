@@ -114,7 +114,7 @@ func (h *handle) Kill(context.Context) error {
 	return nil
 }
 
-func (h *handle) Console(tailBytes int) ([]byte, error) {
+func (h *handle) Console(_ context.Context, tailBytes int) ([]byte, error) {
 	return vm.ReadConsole(h.spec.Dir, tailBytes)
 }
 

@@ -37,7 +37,6 @@ func (a accelerator) arguments() []string {
 // inherited are the numbers of the descriptors that the process is born with. Zero means none.
 type inherited struct {
 	agentMonitor, humanMonitor int // listening sockets
-	console                    int // write-only, appending
 	control                    int // listening socket
 	base, root                 int // disk
 	firmware, nvram            int
@@ -108,12 +107,14 @@ func monitor(name string, fd int) []string {
 	}
 }
 
-// serial gives the guest a console that QEMU itself logs, so that nothing is lost while no agent runs. Input is not
-// connected: the way into a guest is its network.
+// consoleRing is how much of its console a machine keeps by itself: a power of two, and part of what a guest costs its
+// host beside its own memory.
+const consoleRing = 1 << 20
+
+// serial gives the guest a console that QEMU keeps the last of, in memory, whatever the guest writes and whether or not
+// an agent runs to take it. Input is not connected: the way into a guest is its network.
 func serial(fds inherited) []string {
-	args := addFD(fds.console, setConsole)
-	args = append(args, "-chardev", fmt.Sprintf("null,id=console,logfile=/dev/fdset/%d,logappend=on", setConsole),
-		"-device", "isa-serial,chardev=console,index=0")
+	args := []string{"-chardev", fmt.Sprintf("ringbuf,id=console,size=%d", consoleRing), "-device", "isa-serial,chardev=console,index=0"}
 	if fds.control != 0 {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=control,fd=%d,server=on,wait=off", fds.control),
 			"-device", "isa-serial,chardev=control,index=1")
@@ -123,7 +124,7 @@ func serial(fds inherited) []string {
 
 // Descriptor sets: QEMU opens "/dev/fdset/N" where it would open a file.
 const (
-	setConsole = iota + 1
+	_ = iota + 1 // was the console's log
 	setBase
 	setRoot
 	setFirmware

@@ -15,7 +15,7 @@ func diskSpec() vm.Spec {
 	}
 }
 
-var diskFDs = inherited{agentMonitor: 3, humanMonitor: 4, console: 5, base: 6, root: 7, taps: []int{8}}
+var diskFDs = inherited{agentMonitor: 3, humanMonitor: 4, base: 6, root: 7, taps: []int{8}}
 
 // TestCommandNamesNoFile holds the containment rule: everything that the machine's process opens it was given. The paths
 // of the guest's directory and image must not appear at all.

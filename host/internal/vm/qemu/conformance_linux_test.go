@@ -74,7 +74,7 @@ func ask(t *testing.T, machine vm.VM, command string) string {
 	t.Helper()
 	answer, err := askFor(t.Context(), machine, command)
 	if err != nil {
-		console, _ := machine.Console(2048)
+		console, _ := machine.Console(t.Context(), 2048)
 		t.Fatalf("%s: %v; console:\n%s", command, err, console)
 	}
 	return answer
@@ -128,7 +128,7 @@ func (subject) Booted(t *testing.T, machine vm.VM) string {
 			return answer
 		}
 		if time.Now().After(limit) {
-			console, _ := machine.Console(4096)
+			console, _ := machine.Console(t.Context(), 4096)
 			log, _ := os.ReadFile(vm.LogPath(machine.Spec().Dir))
 			t.Fatalf("guest does not answer: %q, %v; console:\n%s\nmachine:\n%s", answer, err, console, log)
 		}

@@ -144,6 +144,7 @@ func (m *machine) Kill(ctx context.Context) error {
 	m.mu.Lock()
 	m.killing = true
 	m.mu.Unlock()
+	m.flushConsole(ctx)
 	polite, cancel := context.WithTimeout(ctx, quitPatience)
 	defer cancel()
 	if m.command(polite, "quit", nil) == nil {

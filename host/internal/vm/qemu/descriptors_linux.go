@@ -56,10 +56,6 @@ func (o Options) open(spec vm.Spec) (d *descriptors, err error) {
 	if err := d.openSockets(spec); err != nil {
 		return nil, err
 	}
-	console, err := os.OpenFile(vm.ConsolePath(spec.Dir), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err := d.take(&d.fds.console, console, err); err != nil {
-		return nil, err
-	}
 	if err := d.openBoot(spec, o); err != nil {
 		return nil, err
 	}

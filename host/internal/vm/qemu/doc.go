@@ -5,7 +5,7 @@
 //
 // Containment, so that a guest that breaks out of the emulator finds nothing: its own user without capabilities, a
 // network namespace of its own that holds no interface, QEMU's system call filter with every denial on, no guest memory in core dumps,
-// limits by cgroup, and no file by path: disk, base image, console and sockets are descriptors that the agent opened in
+// limits by cgroup, and no file by path: disk, base image and sockets are descriptors that the agent opened in
 // a directory which the machine's user cannot enter. Where the agent is not root there is only the filter, and
 // Capabilities.Degraded says so.
 //
@@ -13,7 +13,8 @@
 // and tells it to quit. A process that is gone without such a record has crashed; this holds also for what happened
 // while no agent ran. The price is that an agent which is down for long leaves the memory of such guests occupied.
 //
-// While no agent runs nothing trims the logs (see vm.TrimLogs): a guest that never stops writing to its console fills the
-// disk at the speed of its serial port, some MB/s. The first thing that an adopting agent does is to trim them. A pipe in
-// the file's place would stop the guest, a socket would lose what it says; so the agent is to be supervised.
+// A guest's console is a ring in its process's memory, which the agent empties into a log that it trims (see vm.TrimLogs).
+// While no agent runs the ring keeps the last that was said, and no file grows. What is in the ring is lost when the
+// process crashes; one whose guest switched itself off waits for the agent, so its last words are kept. See
+// docs/decisions/0020-hosts-and-consoles.md.
 package qemu

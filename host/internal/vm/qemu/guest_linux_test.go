@@ -50,7 +50,7 @@ func TestGuestSees(t *testing.T) {
 		s.Product = "t3.micro"
 	})
 	subject{}.Booted(t, machine)
-	console, err := machine.Console(0)
+	console, err := machine.Console(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,9 +223,68 @@ func TestConsoleIsBounded(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond) // the trim is by time, and says nothing
 	}
-	if b, err := machine.Console(0); err != nil || len(b) != vm.MaxConsoleBytes || !bytes.HasSuffix(bytes.TrimRight(b, "\r\n"), []byte("xxxx")) {
+	if b, err := machine.Console(t.Context(), 0); err != nil || len(b) != vm.MaxConsoleBytes || !bytes.HasSuffix(bytes.TrimRight(b, "\r\n"), []byte("xxxx")) {
 		t.Errorf("tail of %d bytes, %v", len(b), err)
 	}
+}
+
+// TestConsoleWithoutAgent: while no agent runs, a guest that floods its console makes no file grow. The next agent finds
+// the last that was said, also when the guest has switched itself off since.
+func TestConsoleWithoutAgent(t *testing.T) {
+	machine := startGuest(t, nil)
+	subject{}.Booted(t, machine)
+	if _, err := machine.Console(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	machine.Release()
+	before := usedBy(t, machine.Spec().Dir)
+	for range 3 {
+		if got := ask(t, machine, "flood"); got != "done" {
+			t.Fatal(got)
+		}
+	}
+	if after := usedBy(t, machine.Spec().Dir); after != before {
+		t.Errorf("the guest's directory grew from %d to %d bytes while no agent ran", before, after)
+	}
+	next, err := subject{}.Driver(t).Adopt(t.Context(), machine.Spec().Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := next.Console(t.Context(), 0); err != nil || len(b) != vm.MaxConsoleBytes || !bytes.HasSuffix(bytes.TrimRight(b, "\r\n"), []byte("xxxx")) {
+		t.Errorf("tail of %d bytes, %v", len(b), err)
+	}
+	next.Release()
+	tell(t, next, "poweroff")
+	last, err := subject{}.Driver(t).Adopt(t.Context(), machine.Spec().Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Release()
+	select {
+	case <-last.Done():
+	case <-time.After(time.Minute):
+		t.Fatal("the guest switched itself off, and its machine has not ended")
+	}
+	if b, err := last.Console(t.Context(), 0); err != nil || !bytes.Contains(b, []byte("Power down")) {
+		t.Errorf("console does not end with the guest's last words: %q, %v", b[max(0, len(b)-200):], err)
+	}
+}
+
+// usedBy is how many bytes the files of a directory occupy.
+func usedBy(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		var info unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, e.Name()), &info); err != nil {
+			t.Fatal(err)
+		}
+		bytes += info.Blocks * 512
+	}
+	return bytes
 }
 
 // TestPanicIsSeen: a guest's kernel that gives up is told from one that restarts.
@@ -233,7 +292,7 @@ func TestPanicIsSeen(t *testing.T) {
 	machine := startGuest(t, func(s *vm.Spec) { s.Direct.Cmdline = "console=ttyS0 panic=0 quiet" })
 	subject{}.Booted(t, machine)
 	tell(t, machine, "panic")
-	console, _ := machine.Console(0)
+	console, _ := machine.Console(t.Context(), 0)
 	if !bytes.Contains(console, []byte("Kernel panic")) {
 		t.Errorf("no panic on the console:\n%s", console)
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbrel/nimbrel/host/internal/qmp"
@@ -41,6 +41,10 @@ type machine struct {
 	released chan struct{}
 	changes  chan struct{}
 
+	taking    chan struct{} // holds a token while the console's ring is being read
+	listened  chan struct{} // wakes keepConsole
+	listeners atomic.Int32  // of FollowConsole
+
 	mu         sync.Mutex // guards what follows; never held across a wait
 	lock       *os.File
 	monitor    *qmp.Client
@@ -63,6 +67,7 @@ func newMachine(log *slog.Logger, spec vm.Spec, process *vm.Handle, groups *cgro
 	return &machine{
 		log: log, spec: spec, process: process, cgroups: groups, lock: lock, started: vm.StartedAt(spec.Dir),
 		done: make(chan struct{}), released: make(chan struct{}), changes: make(chan struct{}, 1),
+		taking: make(chan struct{}, 1), listened: make(chan struct{}, 1),
 	}
 }
 
@@ -84,14 +89,15 @@ func (m *machine) client() *qmp.Client {
 	return m.monitor
 }
 
-// watch follows the monitor's events and keeps the connection and the console's bound, until the end or the release,
+// watch follows the monitor's events and keeps the connection, the console and its bound, until the end or the release,
 // whatever becomes of the ctx of the call that began it.
 func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
+	go m.keepConsole(ctx)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	trim := time.NewTicker(trimEvery)
 	defer trim.Stop()
-	m.trim() // what was written while no agent ran
+	m.trim()
 	var events <-chan qmp.Event
 	redial := time.After(0)
 	if monitor != nil {
@@ -127,8 +133,7 @@ func (m *machine) watch(ctx context.Context, monitor *qmp.Client) {
 	}
 }
 
-// trim bounds what the guest and its machine's process have written. While no agent runs nothing does: the console's log
-// grows as fast as the guest writes.
+// trim bounds what was logged of the guest and of its machine's process.
 func (m *machine) trim() {
 	if err := vm.TrimLogs(m.spec.Dir); err != nil {
 		m.log.Warn("logs grow", "instance", m.spec.ID, "err", err)
@@ -211,6 +216,7 @@ func (m *machine) off(ctx context.Context, monitor *qmp.Client) {
 		m.execute(ctx, monitor, "system_reset")
 		return
 	}
+	m.flushConsole(ctx)
 	// The record comes first: a process that is gone without one is a crash to whoever looks next.
 	if err := vm.WriteExit(m.spec.Dir, m.powerOff()); err != nil {
 		m.log.Error("exit is not recorded", "instance", m.spec.ID, "err", err)
@@ -327,6 +333,7 @@ func (m *machine) Release() error {
 		return nil
 	}
 	close(m.released)
+	m.awaitTake()
 	if monitor != nil {
 		monitor.Close()
 	}
@@ -334,14 +341,4 @@ func (m *machine) Release() error {
 		m.process.Close()
 	}
 	return lock.Close()
-}
-
-// Console implements vm.VM.
-func (m *machine) Console(tailBytes int) ([]byte, error) {
-	return vm.ReadConsole(m.spec.Dir, tailBytes)
-}
-
-// FollowConsole implements vm.VM.
-func (m *machine) FollowConsole(ctx context.Context, tailBytes int, w io.Writer) error {
-	return vm.FollowConsole(ctx, m.spec.Dir, tailBytes, w, m.done)
 }

@@ -117,5 +117,7 @@ type absent struct {
 	spec vm.Spec
 }
 
-func (a *absent) Spec() vm.Spec                 { return a.spec }
-func (a *absent) Console(n int) ([]byte, error) { return vm.ReadConsole(a.spec.Dir, n) }
+func (a *absent) Spec() vm.Spec { return a.spec }
+func (a *absent) Console(_ context.Context, n int) ([]byte, error) {
+	return vm.ReadConsole(a.spec.Dir, n)
+}
