@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account"
@@ -78,7 +79,7 @@ type Service struct {
 	links    links
 	queue    *queue
 	link     Link
-	began    time.Time // view.mu; when the view first held rows: hosts are awaited from then on
+	began    atomic.Pointer[time.Time] // when the first rows came: hosts are awaited from then on
 }
 
 var (
@@ -124,13 +125,11 @@ func (s *Service) Run(ctx context.Context) error {
 
 // apply takes a batch of changes into the view and wakes the reconciler for what changed.
 func (s *Service) apply(b follow.Batch) {
+	s.beginAwaiting()
 	s.view.mu.Lock()
 	defer s.view.mu.Unlock()
 	if b.Snapshot {
 		s.view.reset()
-		if s.began.IsZero() {
-			s.began = s.options.Env.Clock.Now()
-		}
 	}
 	for _, change := range b.Changes {
 		if err := s.take(change); err != nil {

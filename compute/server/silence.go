@@ -18,12 +18,19 @@ func (s *Service) counts(id ids.Host) bool {
 	return s.awaited(id)
 }
 
+// beginAwaiting notes when the first rows came.
+func (s *Service) beginAwaiting() {
+	if s.began.Load() == nil {
+		s.began.Store(new(s.options.Env.Clock.Now()))
+	}
+}
+
 // awaited says whether a host that this server has not heard yet is counted on all the same: the server before had not
 // lost it when it ended, and there was no time to return yet. A launch that believes this wrongly is retried elsewhere
 // like one whose host died. view.mu is held.
 func (s *Service) awaited(id ids.Host) bool {
-	h := s.view.hosts[id]
-	return h != nil && h.row != nil && !h.row.Silent && s.options.Env.Clock.Now().Before(s.began.Add(compute.HostAwaitedFor))
+	h, began := s.view.hosts[id], s.began.Load()
+	return h != nil && h.row != nil && !h.row.Silent && began != nil && s.options.Env.Clock.Now().Before(began.Add(compute.HostAwaitedFor))
 }
 
 // believed is counts for who does not hold view.mu.
