@@ -233,6 +233,21 @@ func (db *DB) Watch(ctx context.Context, from Version, prefixes ...[]byte) (Feed
 	return &relativeFeed{db: db, Feed: f}, nil
 }
 
+// Resume is Watch from a position that was kept, perhaps by another process. It returns ErrOtherHistory when the store is
+// of another history than the position, as after a restore from a backup, whatever the versions are.
+func (db *DB) Resume(ctx context.Context, at Position, prefixes ...[]byte) (Feed, error) {
+	s, err := db.engine.Snapshot(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot: %w", err)
+	}
+	history := s.History()
+	s.Release()
+	if history != at.History {
+		return nil, fmt.Errorf("resume from version %d of %v, this is %v: %w", at.Version, at.History, history, ErrOtherHistory)
+	}
+	return db.Watch(ctx, at.Version, prefixes...)
+}
+
 // PoolFree returns how many elements of a pool are free, or ErrNoPool. Read it in a View or at a snapshot: as a
 // validated read it conflicts with every Take.
 func PoolFree(ctx context.Context, r Reader, prefix []byte) (uint64, error) {

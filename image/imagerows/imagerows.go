@@ -119,8 +119,9 @@ func Find(ctx context.Context, r store.Reader, owner ids.Account, name string) (
 }
 
 // Register makes i available under its name. Content that is there already under that name stays what it is and is
-// returned; other content is deregistered: what was launched from it goes on.
-func Register(ctx context.Context, tx *store.Tx, i Image) (Image, error) {
+// returned; other content is deregistered: what was launched from it goes on. most is how many images the owner may have;
+// *image.LimitError beyond.
+func Register(ctx context.Context, tx *store.Tx, i Image, most int) (Image, error) {
 	old, found, err := Find(ctx, tx, i.Owner, i.Name)
 	if err != nil {
 		return i, err
@@ -130,6 +131,8 @@ func Register(ctx context.Context, tx *store.Tx, i Image) (Image, error) {
 	}
 	if found {
 		remove(tx, old)
+	} else if err := checkRoom(ctx, tx, i.Owner, most); err != nil {
+		return i, err
 	}
 	insert(tx, i)
 	return i, nil
@@ -149,14 +152,14 @@ func remove(tx *store.Tx, i Image) {
 }
 
 // Create makes i available beside the owner's others, as long as the image from, which has the same content, is there at
-// commit. *image.DuplicateError, *image.LimitError, *image.NotFoundError for from.
-func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map[string]string) error {
+// commit. most is as for Register. *image.DuplicateError, *image.LimitError, *image.NotFoundError for from.
+func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map[string]string, most int) error {
 	if taken, found, err := Find(ctx, tx, i.Owner, i.Name); err != nil {
 		return err
 	} else if found {
 		return &image.DuplicateError{Name: i.Name, With: taken.ID}
 	}
-	if err := checkRoom(ctx, tx, i.Owner); err != nil {
+	if err := checkRoom(ctx, tx, i.Owner, most); err != nil {
 		return err
 	}
 	Expect(tx, from)
@@ -166,14 +169,14 @@ func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map
 }
 
 // checkRoom fails when the owner has as many images as one may have.
-func checkRoom(ctx context.Context, tx *store.Tx, owner ids.Account) error {
+func checkRoom(ctx context.Context, tx *store.Tx, owner ids.Account, most int) error {
 	prefix := store.Prefix("image", "owner", owner)
-	have, err := tx.Range(ctx, store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix), Limit: image.MaxPerAccount})
+	have, err := tx.Range(ctx, store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix), Limit: most})
 	if err != nil {
 		return err
 	}
-	if len(have) >= image.MaxPerAccount {
-		return &image.LimitError{What: "images of an account", Max: image.MaxPerAccount}
+	if len(have) >= most {
+		return &image.LimitError{What: "images of an account", Max: most}
 	}
 	return nil
 }
