@@ -19,6 +19,9 @@ type RunRequest struct {
 	Zone     string
 	Subnet   ids.Subnet
 	Groups   []ids.SecurityGroup
+	// GroupNames are looked up in the subnet's VPC and added. Fields that came later than the first release are left out of
+	// a token's fingerprint when they are empty: a launch is the same to every version that it is repeated to.
+	GroupNames []string `cbor:",omitempty"`
 	// PrivateIP is the address wanted; needs MaxCount 1.
 	PrivateIP netip.Addr
 	KeyName   string

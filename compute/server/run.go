@@ -165,7 +165,9 @@ func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunReques
 // prepare resolves where the launch attaches; again says that the last answer turned out to be stale.
 func (s *Service) prepare(ctx context.Context, l *launch, again bool) (err error) {
 	r := &l.request
-	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Address: r.PrivateIP, Groups: r.Groups, Retry: again, DryRun: l.dry})
+	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{
+		Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Address: r.PrivateIP, Groups: r.Groups, GroupNames: r.GroupNames, Retry: again, DryRun: l.dry,
+	})
 	if err != nil {
 		return err
 	}

@@ -81,3 +81,17 @@ func TestPermissionTellsNobodyOfAccounts(t *testing.T) {
 	}
 	d.refused(errs.InvalidAMIAttributeItemValue, "ModifyImageAttribute", "ImageId", string(d.Image), "LaunchPermission.Add.1.UserId", "000000000001")
 }
+
+// TestTokenOutlivesWhatTheLaunchNamed holds that a repeated launch is answered although what it named is gone.
+func TestTokenOutlivesWhatTheLaunchNamed(t *testing.T) {
+	d := openDoor(t, 1)
+	group := d.ok("CreateSecurityGroup", "VpcId", string(d.VPC), "GroupName", "g", "GroupDescription", "d").one("groupId")
+	run := []string{"ImageId", string(d.Image), "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", "1", "SubnetId", string(d.Subnet), "SecurityGroup.1", "g", "ClientToken", "t"}
+	id := d.ok("RunInstances", run...).one("instanceId")
+	d.ok("TerminateInstances", "InstanceId.1", id)
+	d.await("<name>terminated</name>", "DescribeInstances", "InstanceId.1", id)
+	d.ok("DeleteSecurityGroup", "GroupId", group)
+	if again := d.ok("RunInstances", run...).one("instanceId"); again != id {
+		t.Errorf("repeated, it launches %s, was %s", again, id)
+	}
+}

@@ -30,11 +30,6 @@ func (a *api) RunInstances(ctx context.Context, in *ec2gen.RunInstancesInput) (*
 			return nil, err
 		}
 	}
-	if len(in.SecurityGroups) > 0 {
-		if r.Groups, err = a.groupsByName(ctx, r, in.SecurityGroups); err != nil {
-			return nil, err
-		}
-	}
 	if err := a.checkZone(ctx, r.Zone); err != nil {
 		return nil, err
 	}
@@ -193,6 +188,7 @@ func readNetwork(r *compute.RunRequest, in *ec2gen.RunInstancesInput) (err error
 	if r.Groups, err = parseIDs[ids.SecurityGroup](groups); err != nil {
 		return err
 	}
+	r.GroupNames = in.SecurityGroups
 	if len(groups) > 0 && len(in.SecurityGroups) > 0 {
 		return errs.New(errs.InvalidParameterCombination, "The parameters SecurityGroupId and SecurityGroup cannot be used together")
 	}
@@ -249,31 +245,6 @@ func readTags(r *compute.RunRequest, in *ec2gen.RunInstancesInput) error {
 	tags, err := tagsOf(in.TagSpecifications, ec2gen.ResourceTypeInstance, ec2gen.ResourceTypeVolume, ec2gen.ResourceTypeNetworkInterface)
 	r.InstanceTags, r.VolumeTags, r.InterfaceTags = tags[ec2gen.ResourceTypeInstance], tags[ec2gen.ResourceTypeVolume], tags[ec2gen.ResourceTypeNetworkInterface]
 	return err
-}
-
-// groupsByName finds groups in the VPC of the launch.
-func (a *api) groupsByName(ctx context.Context, r compute.RunRequest, names []string) ([]ids.SecurityGroup, error) {
-	network, err := a.launchVPC(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	var groups []ids.SecurityGroup
-	for _, name := range names {
-		g, err := a.groupByName(ctx, network, name)
-		if err != nil {
-			return nil, err
-		}
-		groups = append(groups, g.ID)
-	}
-	return groups, nil
-}
-
-func (a *api) launchVPC(ctx context.Context, r compute.RunRequest) (ids.VPC, error) {
-	if r.Subnet == "" {
-		return a.defaultVPC(ctx)
-	}
-	subnet, err := a.oneSubnet(ctx, r.Subnet)
-	return subnet.VPC, err
 }
 
 // checkZone refuses a zone that this cloud has not. That a subnet is in another one is the launch's to find.
