@@ -43,7 +43,9 @@ var debianFiles = map[string]string{
 		"CloudSigma, SmartOS, Bigstep, Scaleway, AliYun, Ec2, CloudStack, Hetzner, IBMCloud, Oracle, Exoscale, RbxCloud, UpCloud, VMware, Vultr, LXD, NWCS, None ]\n",
 	"etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": "apt_preserve_sources_list: true\nmanage_etc_hosts: true\n",
 	"etc/machine-id": "uninitialized\n",
-	"etc/hostname":   "localhost\n",
+	// Without it cloud-init asks for a locale that the image does not have.
+	"etc/default/locale": "LANG=C.UTF-8\n",
+	"etc/hostname":       "localhost\n",
 	"boot/grub/grub.cfg": `set timeout=0
 set default=0
 if [ "$grub_platform" = "pc" ]; then
