@@ -386,6 +386,13 @@ func TestNothingIsWrittenOver(t *testing.T) {
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	c, err := e.Checkpoint(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(context.Background(), empty, OfCheckpoint(c), made, nil, nil); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("backup to a directory that is there: %v", err)
+	}
 	restore(t, filepath.Join(dir, "backup"), empty)
 }
 
