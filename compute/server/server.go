@@ -93,7 +93,7 @@ func New(db *store.DB, o Options) *Service {
 	if o.Tick == 0 {
 		o.Tick = time.Second
 	}
-	s := &Service{db: db, options: o, log: o.Log, view: newView(), queue: newQueue(), link: o.Link}
+	s := &Service{db: db, options: o, log: o.Log, view: newView(o.Region), queue: newQueue(), link: o.Link}
 	s.links.reset()
 	s.follower = follow.New(db, [][]byte{computerows.Prefix(), interfaces, tagrows.Prefix()}, s.apply)
 	return s

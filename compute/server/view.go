@@ -13,6 +13,7 @@ import (
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/compute/fit"
 	"github.com/nimbrel/nimbrel/compute/internal/place"
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/internal/ordered"
 	"github.com/nimbrel/nimbrel/store"
@@ -32,6 +33,8 @@ type view struct {
 	unsettled  map[ids.Instance]bool // instances whose state time changes: pending and terminated ones
 	placements map[ids.Host]map[string]computerows.Placement
 	interfaces map[ids.Interface]*vpc.Interface // vpc's rows
+	region     string                           // of the names of addresses; never changes
+	epoch      uint64                           // rises when something changes that is shown of instances and is not theirs
 }
 
 // hostView is one host's row and counters. row is nil while only counters were seen.
@@ -40,8 +43,8 @@ type hostView struct {
 	left fit.Size
 }
 
-func newView() *view {
-	v := &view{}
+func newView(region string) *view {
+	v := &view{region: region}
 	v.reset()
 	return v
 }
@@ -69,7 +72,11 @@ func (v *view) apply(c computerows.Change) {
 			v.volumes[ids.Volume(c.ID)] = c.Volume
 		}
 	case "host":
+		was := v.simulated(c.Host)
 		v.host(c.Host).row = c.HostRow
+		if v.simulated(c.Host) != was {
+			v.epoch++
+		}
 	case "left":
 		h := v.host(c.Host)
 		h.left = h.left.With(c.Resource, c.Left)
@@ -91,16 +98,17 @@ func (v *view) applyInterface(c store.Change) error {
 	text, _ := parts[1].(string)
 	id := ids.Interface(text)
 	if old := v.interfaces[id]; old != nil {
-		v.index.dropAddress(old)
 		delete(v.interfaces, id)
+		v.index.dropInterface(old)
 	}
 	if c.Deleted {
 		return nil
 	}
 	n, err := vpcrows.DecodeInterface(c.Value)
 	if err == nil {
+		n.PrivateDNSName = host.PrivateDNSName(n.Address, v.region)
 		v.interfaces[id] = &n.Interface
-		v.index.putAddress(&n.Interface)
+		v.index.putInterface(&n.Interface)
 	}
 	return err
 }
@@ -168,6 +176,14 @@ func drop[A, B comparable, T any](m map[A]map[B]T, a A, b B) {
 func (v *view) show(i *computerows.Instance) *compute.Instance {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	if p := v.index.placed[i.ID]; p != nil && p.row == i {
+		return v.shown(p)
+	}
+	return v.make(i)
+}
+
+// make joins a row with what is shown with it; mu is held.
+func (v *view) make(i *computerows.Instance) *compute.Instance {
 	shown := i.View(v.interfaces[i.Interface])
 	shown.Simulated = v.simulated(i.Host)
 	shown.Tags = v.index.tags[i.ID]

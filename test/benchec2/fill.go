@@ -59,10 +59,21 @@ func fill(ctx context.Context, w *computetest.World, n int) error {
 			}
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return nil
+	return group.Wait()
+}
+
+// settle waits until every instance runs. A cloud that still boots uses the processors that are to be measured.
+func settle(ctx context.Context, w *computetest.World) error {
+	pending := compute.Page{Limit: 1, Where: []compute.Condition{{Property: compute.ByState, Values: []string{compute.Pending.String()}}}}
+	var failed error
+	err := w.Await(ctx, func() bool {
+		found, _, err := w.Compute().PageInstances(ctx, w.Account, pending)
+		if !errors.Is(err, compute.ErrBehind) {
+			failed = err
+		}
+		return failed != nil || (err == nil && len(found) == 0)
+	})
+	return errors.Join(failed, err)
 }
 
 func another(ctx context.Context, w *computetest.World, n int) (ids.Subnet, error) {

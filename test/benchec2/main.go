@@ -86,7 +86,11 @@ func measure(ctx context.Context, w *computetest.World, o options) error {
 	if err := fill(ctx, w, o.instances); err != nil {
 		return err
 	}
-	fmt.Printf("%d instances launched in %v\n", o.instances, time.Since(began).Round(time.Second))
+	launched := time.Since(began)
+	if err := settle(ctx, w); err != nil {
+		return fmt.Errorf("wait for running instances: %w", err)
+	}
+	fmt.Printf("%d instances launched in %v, running after %v\n", o.instances, launched.Round(time.Second), time.Since(began).Round(time.Second))
 	many, err := openClient(ctx, w, w.Account)
 	if err != nil {
 		return err

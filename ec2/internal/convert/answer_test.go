@@ -25,11 +25,16 @@ type shows struct {
 }
 
 func (s shows) DescribeInstances(context.Context, *ec2gen.DescribeInstancesInput) (*ec2gen.DescribeInstancesOutput, error) {
-	out := &ec2gen.DescribeInstancesOutput{NextToken: new("next")}
-	for _, v := range s.views {
-		out.Reservations = append(out.Reservations, Reservation(v.Reservation, v.Account, []ec2gen.Instance{Instance(v)}))
+	var arena Arena
+	each := func(yield func(*ec2gen.Reservation) bool) {
+		for _, v := range s.views {
+			arena.Reset()
+			if !yield(arena.Reservation(v.Reservation, v.Account, []*View{&v})) {
+				return
+			}
+		}
 	}
-	return out, nil
+	return &ec2gen.DescribeInstancesOutput{Reservations: each, NextToken: new("next")}, nil
 }
 
 // instanceViews are instances in all their states, with everything set and with nothing set.
@@ -66,7 +71,7 @@ func instanceViews() []View {
 
 // TestInstanceAnswers holds what clients see of instances, byte for byte.
 func TestInstanceAnswers(t *testing.T) {
-	got, err := ec2gen.Actions["DescribeInstances"].Serve(t.Context(), shows{views: instanceViews()}, url.Values{}, "request")
+	got, err := ec2gen.Actions["DescribeInstances"].Serve(t.Context(), shows{views: instanceViews()}, url.Values{}, "request", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -89,17 +87,20 @@ func New(options Options) (*Handler, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.options.Env.Clock.Now()
 	keyID, service := auth.ClaimOf(r)
+	b := buffers.Get().(*buffer)
+	defer b.recycle()
 	record := Record{Service: service, Status: http.StatusOK}
-	record.Call.RequestID = newRequestID(h.options.Env.Random)
-	answer, err := h.serve(w, r, keyID, &record)
+	record.Call.RequestID = b.newRequestID(h.options.Env.Random)
+	answer, err := h.serve(w, r, keyID, &record, b)
 	if err != nil {
 		retryAfter(w, err)
-		answer = h.failure(err, &record)
+		answer = h.failure(b.answer[:0], err, &record)
 	}
-	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
-	w.Header().Set("X-Amzn-Requestid", record.Call.RequestID)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	b.answer = answer
+	header := w.Header()
+	header["Content-Type"], header["Cache-Control"] = contentType, cacheControl
+	header.Set("X-Amzn-Requestid", record.Call.RequestID)
+	header.Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(record.Status)
 	_, _ = w.Write(answer)                    // the client may be gone; there is nobody left to tell
 	_ = http.NewResponseController(w).Flush() // before the record is kept: the client need not wait for that
@@ -109,14 +110,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record) (answer []byte, err error) {
+// The headers that are the same for every answer.
+var contentType, cacheControl = []string{"text/xml;charset=UTF-8"}, []string{"no-store"}
+
+// serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns. The answer is
+// in the buffer.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record, b *buffer) (answer []byte, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	body, err := readBody(w, r, h.options.BodyPatience)
+	body, err := b.readBody(w, r, h.options.BodyPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +149,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, re
 	defer release()
 	switch identity.Service {
 	case "ec2":
-		return h.ec2(r.Context(), record, request)
+		return h.ec2(r.Context(), b.answer[:0], record, request)
 	case "sts":
-		return h.sts(record, request)
+		return h.sts(b.answer[:0], record, request)
 	}
 	return nil, errs.New(errs.InvalidAction, "The service %s has no actions here.", identity.Service)
 }
@@ -163,33 +168,13 @@ func (e *RetryError) Error() string { return e.Err.Error() }
 func (e *RetryError) Unwrap() error { return e.Err }
 
 func retryAfter(w http.ResponseWriter, err error) {
-	if retry := (*RetryError)(nil); errors.As(err, &retry) {
+	if retry, ok := errors.AsType[*RetryError](err); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int((retry.After+time.Second-1)/time.Second)))
 	}
 }
 
-// readBody reads a body of bounded size in bounded time: nobody has been authenticated yet.
-func readBody(w http.ResponseWriter, r *http.Request, patience time.Duration) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil // nothing lifts a deadline that is set without a body: it would end the connection's next request
-	}
-	// The server lifts the deadline itself at the end of the body. A test's recorder has no connection to set it on.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, errs.New(errs.RequestEntityTooLarge, "The request is larger than %d bytes.", MaxBodyBytes)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, errs.New(errs.RequestTimeout, "The request's body did not arrive within %v.", patience)
-	}
-	if err != nil {
-		return nil, errs.New(errs.MalformedQueryString, "The request's body cannot be read.")
-	}
-	return body, nil
-}
-
-// ec2 runs an action of the table.
-func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]byte, error) {
+// ec2 runs an action of the table. The answer goes into into.
+func (h *Handler) ec2(ctx context.Context, into []byte, record *Record, request request) ([]byte, error) {
 	action, ok := ec2gen.Actions[request.action]
 	switch {
 	case ok:
@@ -205,20 +190,20 @@ func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]b
 	if action.ClientToken {
 		record.Call.Fingerprint = fingerprint(request)
 	}
-	answer, err := h.act(ctx, action, record.Call, request.params)
+	answer, err := h.act(ctx, into, action, record.Call, request.params)
 	if err == nil && record.Call.DryRun {
 		return nil, h.dryRunEnded(record.Call, action.ReadOnly)
 	}
 	return answer, err
 }
 
-func (h *Handler) act(ctx context.Context, action ec2gen.Action, call Call, params url.Values) ([]byte, error) {
+func (h *Handler) act(ctx context.Context, into []byte, action ec2gen.Action, call Call, params url.Values) ([]byte, error) {
 	if h.options.Check != nil {
 		if err := h.options.Check(action.Name, params); err != nil {
 			return nil, err
 		}
 	}
-	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID)
+	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID, into)
 	if err != nil && h.options.Errors != nil {
 		err = h.options.Errors(err)
 	}
@@ -252,16 +237,16 @@ func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release 
 }
 
 // failure writes the error's envelope and logs what the client is not shown.
-func (h *Handler) failure(err error, record *Record) []byte {
-	e := (*errs.Error)(nil)
-	if !errors.As(err, &e) {
+func (h *Handler) failure(into []byte, err error, record *Record) []byte {
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok {
 		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
 			"request", record.Call.RequestID, "err", err)
 		e = errs.Internal(record.Call.RequestID)
 	}
 	record.Code, record.Status = e.Code, e.Status
 	if record.Service == "sts" {
-		return stsError(e, record.Call.RequestID)
+		return stsError(into, e, record.Call.RequestID)
 	}
-	return ec2Error(e, record.Call.RequestID)
+	return ec2Error(into, e, record.Call.RequestID)
 }
