@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,9 +68,9 @@ func (c *client) steady(ctx context.Context, length time.Duration) ([]time.Durat
 			return nil, ctx.Err()
 		}
 		group.Go(func() {
-			w := httptest.NewRecorder()
-			c.limited.ServeHTTP(w, s.request())
-			took[i], codes[i] = time.Since(due), w.Code
+			w := reply{unread: true}
+			w.send(c.limited, s)
+			took[i], codes[i] = time.Since(due), w.code
 		})
 	}
 	group.Wait()
@@ -105,8 +104,8 @@ func (f *flood) run(ctx context.Context, c *client, perSecond int) error {
 			f.sent.Add(1)
 			group.Go(func() {
 				defer f.flight.Add(-1)
-				w := httptest.NewRecorder()
-				if c.limited.ServeHTTP(w, s.request()); w.Code == http.StatusServiceUnavailable {
+				w := reply{unread: true}
+				if w.send(c.limited, s); w.code == http.StatusServiceUnavailable {
 					f.refused.Add(1)
 				}
 			})

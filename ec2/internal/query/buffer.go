@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -13,17 +14,13 @@ import (
 	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
-// Bounds of what is kept of a request for the next: a page of 1,000 instances has 4 MB.
-const (
-	keepBodyBytes   = 64 << 10
-	keepAnswerBytes = 8 << 20
-)
+// keepBodyBytes bounds what is kept of a request's memory for the next one.
+const keepBodyBytes = 64 << 10
 
-// buffer is the memory of one request: its body, and its answer until that is written. It is used again, as a page of
-// instances would otherwise leave megabytes to collect.
+// buffer is the memory of one request, used again for another.
 type buffer struct {
-	body, answer []byte
-	random       [16]byte
+	body   []byte
+	random [16]byte
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
@@ -32,10 +29,40 @@ func (b *buffer) recycle() {
 	if cap(b.body) > keepBodyBytes {
 		b.body = nil
 	}
-	if cap(b.answer) > keepAnswerBytes {
-		b.answer = nil
-	}
 	buffers.Put(b)
+}
+
+// Bounds of the memory that is kept for answers: a page of 1,000 instances has 4 MB, and collecting that after each costs
+// more than writing it. Small answers are not worth it.
+const (
+	minAnswerBytes = 64 << 10
+	maxAnswerBytes = 8 << 20
+)
+
+// answers are buffers for large answers. There are as many as are being made and written at one time, and those that are
+// kept are few.
+type answers chan []byte
+
+func newAnswers() answers { return make(answers, 2*runtime.GOMAXPROCS(0)) }
+
+func (a answers) take() []byte {
+	select {
+	case b := <-a:
+		return b[:0]
+	default:
+		return nil
+	}
+}
+
+// keep takes an answer that was written. Nothing may look at it any more.
+func (a answers) keep(b []byte) {
+	if cap(b) < minAnswerBytes || cap(b) > maxAnswerBytes {
+		return
+	}
+	select {
+	case a <- b:
+	default:
+	}
 }
 
 // readBody reads a body of bounded size in bounded time: nobody has been authenticated yet.

@@ -70,7 +70,10 @@ type Record struct {
 }
 
 // Handler serves the protocol. It is safe for concurrent use.
-type Handler struct{ options Options }
+type Handler struct {
+	options Options
+	answers answers
+}
 
 // New makes a Handler.
 func New(options Options) (*Handler, error) {
@@ -80,7 +83,7 @@ func New(options Options) (*Handler, error) {
 	if options.BodyPatience == 0 {
 		options.BodyPatience = defaultBodyPatience
 	}
-	return &Handler{options: options}, nil
+	return &Handler{options: options, answers: newAnswers()}, nil
 }
 
 // ServeHTTP answers one request.
@@ -94,9 +97,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := h.serve(w, r, keyID, &record, b)
 	if err != nil {
 		retryAfter(w, err)
-		answer = h.failure(b.answer[:0], err, &record)
+		answer = h.failure(err, &record)
 	}
-	b.answer = answer
+	defer h.answers.keep(answer)
 	header := w.Header()
 	header["Content-Type"], header["Cache-Control"] = contentType, cacheControl
 	header.Set("X-Amzn-Requestid", record.Call.RequestID)
@@ -113,8 +116,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // The headers that are the same for every answer.
 var contentType, cacheControl = []string{"text/xml;charset=UTF-8"}, []string{"no-store"}
 
-// serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns. The answer is
-// in the buffer.
+// serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record, b *buffer) (answer []byte, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -149,9 +151,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, re
 	defer release()
 	switch identity.Service {
 	case "ec2":
-		return h.ec2(r.Context(), b.answer[:0], record, request)
+		return h.ec2(r.Context(), record, request)
 	case "sts":
-		return h.sts(b.answer[:0], record, request)
+		return h.sts(record, request)
 	}
 	return nil, errs.New(errs.InvalidAction, "The service %s has no actions here.", identity.Service)
 }
@@ -173,8 +175,8 @@ func retryAfter(w http.ResponseWriter, err error) {
 	}
 }
 
-// ec2 runs an action of the table. The answer goes into into.
-func (h *Handler) ec2(ctx context.Context, into []byte, record *Record, request request) ([]byte, error) {
+// ec2 runs an action of the table.
+func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]byte, error) {
 	action, ok := ec2gen.Actions[request.action]
 	switch {
 	case ok:
@@ -190,20 +192,27 @@ func (h *Handler) ec2(ctx context.Context, into []byte, record *Record, request 
 	if action.ClientToken {
 		record.Call.Fingerprint = fingerprint(request)
 	}
-	answer, err := h.act(ctx, into, action, record.Call, request.params)
+	answer, err := h.act(ctx, action, record.Call, request.params)
 	if err == nil && record.Call.DryRun {
 		return nil, h.dryRunEnded(record.Call, action.ReadOnly)
 	}
 	return answer, err
 }
 
-func (h *Handler) act(ctx context.Context, into []byte, action ec2gen.Action, call Call, params url.Values) ([]byte, error) {
+func (h *Handler) act(ctx context.Context, action ec2gen.Action, call Call, params url.Values) ([]byte, error) {
 	if h.options.Check != nil {
 		if err := h.options.Check(action.Name, params); err != nil {
 			return nil, err
 		}
 	}
+	var into []byte
+	if action.Paginated {
+		into = h.answers.take()
+	}
 	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID, into)
+	if err != nil {
+		h.answers.keep(into)
+	}
 	if err != nil && h.options.Errors != nil {
 		err = h.options.Errors(err)
 	}
@@ -237,7 +246,7 @@ func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release 
 }
 
 // failure writes the error's envelope and logs what the client is not shown.
-func (h *Handler) failure(into []byte, err error, record *Record) []byte {
+func (h *Handler) failure(err error, record *Record) []byte {
 	e, ok := errors.AsType[*errs.Error](err)
 	if !ok {
 		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
@@ -246,7 +255,7 @@ func (h *Handler) failure(into []byte, err error, record *Record) []byte {
 	}
 	record.Code, record.Status = e.Code, e.Status
 	if record.Service == "sts" {
-		return stsError(into, e, record.Call.RequestID)
+		return stsError(e, record.Call.RequestID)
 	}
-	return ec2Error(into, e, record.Call.RequestID)
+	return ec2Error(e, record.Call.RequestID)
 }

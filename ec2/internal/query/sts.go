@@ -12,7 +12,7 @@ const (
 )
 
 // sts serves the one action with which clients ask who they are.
-func (h *Handler) sts(into []byte, record *Record, request request) ([]byte, error) {
+func (h *Handler) sts(record *Record, request request) ([]byte, error) {
 	if request.action != callerIdentity {
 		return nil, errs.New(errs.InvalidAction, "Could not find operation %s for version %s", clip(request.action), clip(request.version))
 	}
@@ -23,7 +23,7 @@ func (h *Handler) sts(into []byte, record *Record, request request) ([]byte, err
 		return nil, errs.New(errs.UnknownParameter, "The parameter %s is not recognized", clip(name))
 	}
 	account := string(record.Call.Account)
-	b := append(into, header+`<GetCallerIdentityResponse xmlns="`+stsNamespace+`"><GetCallerIdentityResult>`...)
+	b := []byte(header + `<GetCallerIdentityResponse xmlns="` + stsNamespace + `"><GetCallerIdentityResult>`)
 	b = element(b, "Arn", "arn:aws:iam::"+account+":root")
 	b = element(b, "UserId", account)
 	b = element(b, "Account", account)
