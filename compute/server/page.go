@@ -212,48 +212,48 @@ func (p *placed) holds(c compute.Condition) bool {
 	})
 }
 
-// hit is an instance of a page, and its place.
-type hit struct {
-	*compute.Instance
-	at string
+// page is what has been found of a page.
+type page struct {
+	list []*compute.Instance
+	at   string // the last one's place
+	more bool   // there are others behind it
 }
 
 // page collects instances for which all conditions hold, and where to go on: empty at the end.
-func (v *view) page(a ids.Account, p compute.Page, visible func(*computerows.Instance) bool) (page []*compute.Instance, next string) {
-	for after := p.After; ; {
-		seen, ended, last := v.look(a, p.Where, after, visible)
-		if page == nil {
-			page = make([]*compute.Instance, 0, min(len(seen), p.Limit))
+func (v *view) page(a ids.Account, p compute.Page, visible func(*computerows.Instance) bool) (found []*compute.Instance, next string) {
+	var out page
+	for after, ended := p.After, false; !ended; {
+		after, ended = v.look(a, p, after, visible, &out)
+		if out.more {
+			return out.list, out.at
 		}
-		for _, i := range seen {
-			if len(page) == p.Limit {
-				return page, next
-			}
-			page, next = append(page, i.Instance), i.at
-		}
-		if ended {
-			return page, ""
-		}
-		after = last
 	}
+	return out.list, ""
 }
 
-// look is index.look with all conditions, under the lock. last is how far it looked.
-func (v *view) look(a ids.Account, where []compute.Condition, after string, visible func(*computerows.Instance) bool) (seen []hit, ended bool, last string) {
+// look adds what index.look finds and all conditions hold for, under the lock. last is how far it looked.
+func (v *view) look(a ids.Account, p compute.Page, after string, visible func(*computerows.Instance) bool, out *page) (last string, ended bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	list := v.index.look(a, where, after)
-	if ended = len(list) < lookAtOnce; !ended {
-		last = list[len(list)-1].at
+	list := v.index.look(a, p.Where, after)
+	if out.list == nil {
+		out.list = make([]*compute.Instance, 0, min(len(list), p.Limit))
 	}
-	seen = make([]hit, 0, len(list))
-	for _, p := range list {
-		fails := func(c compute.Condition) bool { return !p.holds(c) }
-		if visible(p.row) && !slices.ContainsFunc(where, fails) {
-			seen = append(seen, hit{v.shown(p), p.at})
+	for _, i := range list {
+		fails := func(c compute.Condition) bool { return !i.holds(c) }
+		if !visible(i.row) || slices.ContainsFunc(p.Where, fails) {
+			continue
 		}
+		if len(out.list) == p.Limit {
+			out.more = true
+			return "", true
+		}
+		out.list, out.at = append(out.list, v.shown(i)), i.at
 	}
-	return seen, ended, last
+	if len(list) < lookAtOnce {
+		return "", true
+	}
+	return list[len(list)-1].at, false
 }
 
 // shown is an instance as clients see it; mu is held for reading.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,7 +28,8 @@ type client struct {
 	limited   http.Handler // the same with the server's default limits
 	admission *server.Admission
 	signer    sigv4.Signer
-	last      reply // to ask, which is called once at a time
+	last      reply         // to ask, which is called once at a time
+	used      time.Duration // of processors, by the process while ask waited for answers
 }
 
 func openClient(ctx context.Context, w *computetest.World, a ids.Account) (*client, error) {
@@ -101,8 +103,23 @@ func (w *reply) Write(p []byte) (int, error) {
 
 // send gives a request to a handler. What w had is gone.
 func (w *reply) send(h http.Handler, s signed) {
-	w.header, w.body = http.Header{}, w.body[:0]
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	clear(w.header)
+	w.body = w.body[:0]
 	h.ServeHTTP(w, s.request())
+}
+
+// replies are for those whose answers only count.
+var replies = sync.Pool{New: func() any { return &reply{unread: true} }}
+
+// count sends a request and returns its answer's code.
+func (s signed) count(h http.Handler) int {
+	w := replies.Get().(*reply)
+	defer replies.Put(w)
+	w.send(h, s)
+	return w.code
 }
 
 // answer is what is looked at of a Describe's answer. It is cut out: decoding a large one takes longer than making it.
@@ -138,9 +155,10 @@ func (c *client) ask(action string, pairs ...string) (answer, time.Duration, err
 	if err != nil {
 		return answer{}, 0, err
 	}
-	begin := time.Now()
+	before, begin := processorTime(), time.Now()
 	c.last.send(c.handler, s)
 	took := time.Since(begin)
+	c.used += processorTime() - before
 	if c.last.code != http.StatusOK {
 		return answer{}, 0, fmt.Errorf("%s: %d %s", action, c.last.code, c.last.body)
 	}
@@ -150,7 +168,7 @@ func (c *client) ask(action string, pairs ...string) (answer, time.Duration, err
 // pages walks through all pages, at least three times 100 of them.
 func (c *client) pages(r *report, o options) error {
 	var took []time.Duration
-	before := processorTime()
+	c.used = 0
 	for walk := 0; walk < 3 || len(took) < 300; walk++ {
 		seen, token := 0, []string{"MaxResults", "1000"}
 		for {
@@ -171,7 +189,7 @@ func (c *client) pages(r *report, o options) error {
 	name := "describe_page_1000_of_" + o.size()
 	r.figure(name+"_p50_ms", ms(at(took, 0.5)), "ms")
 	r.figure(name+"_p99_ms", ms(at(took, 0.99)), "ms")
-	r.figure(name+"_cpu_ms", ms(processorTime()-before)/float64(len(took)), "ms/page")
+	r.figure(name+"_cpu_ms", ms(c.used)/float64(len(took)), "ms/page")
 	r.check("describe_page", ms(at(took, 0.99)) <= pageGoalMs, fmt.Sprintf("p99 of %d pages, goal %d ms", len(took), pageGoalMs))
 	return nil
 }

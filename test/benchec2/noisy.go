@@ -68,9 +68,8 @@ func (c *client) steady(ctx context.Context, length time.Duration) ([]time.Durat
 			return nil, ctx.Err()
 		}
 		group.Go(func() {
-			w := reply{unread: true}
-			w.send(c.limited, s)
-			took[i], codes[i] = time.Since(due), w.code
+			codes[i] = s.count(c.limited)
+			took[i] = time.Since(due)
 		})
 	}
 	group.Wait()
@@ -104,8 +103,7 @@ func (f *flood) run(ctx context.Context, c *client, perSecond int) error {
 			f.sent.Add(1)
 			group.Go(func() {
 				defer f.flight.Add(-1)
-				w := reply{unread: true}
-				if w.send(c.limited, s); w.code == http.StatusServiceUnavailable {
+				if s.count(c.limited) == http.StatusServiceUnavailable {
 					f.refused.Add(1)
 				}
 			})

@@ -122,12 +122,17 @@ func (a *Arena) fill(out *ec2gen.Instance, v *View) {
 func (v View) SourceDestCheck() bool { return v.Interface == nil || v.Interface.SourceDestCheck }
 
 func (a *Arena) addNetwork(out *ec2gen.Instance, v *View) {
-	out.PrivateDnsName, out.PrivateIpAddress = lend(a, v.PrivateDNSName), a.address(v.PrivateIP)
+	out.PrivateDnsName = lend(a, v.PrivateDNSName)
 	out.SubnetId, out.VpcId, out.SourceDestCheck = lend(a, v.Subnet), lend(a, v.VPC), truth(v.SourceDestCheck())
 	out.SecurityGroups = a.identifiers(v.Names, v.Groups())
 	if v.Interface != nil {
 		out.NetworkInterfaces = a.interfaces.list(1)
 		out.NetworkInterfaces[0] = a.instanceInterface(v.Interface, v.Names)
+	}
+	if v.Interface != nil && v.Interface.Address == v.PrivateIP {
+		out.PrivateIpAddress = out.NetworkInterfaces[0].PrivateIpAddress
+	} else {
+		out.PrivateIpAddress = a.address(v.PrivateIP)
 	}
 }
 

@@ -19,8 +19,9 @@ const keepBodyBytes = 64 << 10
 
 // buffer is the memory of one request, used again for another.
 type buffer struct {
-	body   []byte
-	random [16]byte
+	body    []byte
+	failure []byte // the answer, if it is an error: a flood of refusals leaves nothing to collect
+	random  [16]byte
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
@@ -28,6 +29,9 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 func (b *buffer) recycle() {
 	if cap(b.body) > keepBodyBytes {
 		b.body = nil
+	}
+	if cap(b.failure) > keepBodyBytes {
+		b.failure = nil
 	}
 	buffers.Put(b)
 }

@@ -97,9 +97,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := h.serve(w, r, keyID, &record, b)
 	if err != nil {
 		retryAfter(w, err)
-		answer = h.failure(err, &record)
+		b.failure = h.failure(b.failure[:0], err, &record)
+		answer = b.failure
 	}
-	defer h.answers.keep(answer)
+	if err == nil {
+		defer h.answers.keep(answer)
+	}
 	header := w.Header()
 	header["Content-Type"], header["Cache-Control"] = contentType, cacheControl
 	header.Set("X-Amzn-Requestid", record.Call.RequestID)
@@ -245,8 +248,8 @@ func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release 
 	return release, err
 }
 
-// failure writes the error's envelope and logs what the client is not shown.
-func (h *Handler) failure(err error, record *Record) []byte {
+// failure appends the error's envelope and logs what the client is not shown.
+func (h *Handler) failure(into []byte, err error, record *Record) []byte {
 	e, ok := errors.AsType[*errs.Error](err)
 	if !ok {
 		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
@@ -255,7 +258,7 @@ func (h *Handler) failure(err error, record *Record) []byte {
 	}
 	record.Code, record.Status = e.Code, e.Status
 	if record.Service == "sts" {
-		return stsError(e, record.Call.RequestID)
+		return stsError(into, e, record.Call.RequestID)
 	}
-	return ec2Error(e, record.Call.RequestID)
+	return ec2Error(into, e, record.Call.RequestID)
 }
