@@ -60,6 +60,18 @@ func (v *view) reset() {
 	v.interfaces = map[ids.Interface]*vpc.Interface{}
 }
 
+// update takes changes that were read, instead of all that there was when they are a snapshot.
+func (v *view) update(snapshot bool, sets []func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if snapshot {
+		v.reset()
+	}
+	for _, set := range sets {
+		set()
+	}
+}
+
 // apply takes one change; mu is held for writing.
 func (v *view) apply(c computerows.Change) {
 	switch c.Table {
@@ -89,45 +101,46 @@ func (v *view) apply(c computerows.Change) {
 	}
 }
 
-// applyInterface takes one change of an interface's row; mu is held for writing.
-func (v *view) applyInterface(c store.Change) error {
+// readInterface reads a change of an interface's row. set takes it; mu is held for writing then.
+func (v *view) readInterface(c store.Change) (set func(), err error) {
 	_, parts, err := vpcrows.ParseKey(c.Key)
 	if err != nil || len(parts) != 2 {
-		return fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
+		return nil, fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
 	}
 	text, _ := parts[1].(string)
-	id := ids.Interface(text)
+	if c.Deleted {
+		return func() { v.setInterface(ids.Interface(text), nil) }, nil
+	}
+	n, err := vpcrows.DecodeInterface(c.Value)
+	if err != nil {
+		return nil, err
+	}
+	n.PrivateDNSName = host.PrivateDNSName(n.Address, v.region)
+	return func() { v.setInterface(ids.Interface(text), &n.Interface) }, nil
+}
+
+func (v *view) setInterface(id ids.Interface, n *vpc.Interface) {
 	if old := v.interfaces[id]; old != nil {
 		delete(v.interfaces, id)
 		v.index.dropInterface(old)
 	}
-	if c.Deleted {
-		return nil
+	if n != nil {
+		v.interfaces[id] = n
+		v.index.putInterface(n)
 	}
-	n, err := vpcrows.DecodeInterface(c.Value)
-	if err == nil {
-		n.PrivateDNSName = host.PrivateDNSName(n.Address, v.region)
-		v.interfaces[id] = &n.Interface
-		v.index.putInterface(&n.Interface)
-	}
-	return err
 }
 
-// applyTags takes one change of a resource's tags; mu is held for writing.
-func (v *view) applyTags(c store.Change) error {
+// readTags reads a change of a resource's tags. set takes it, unless it is nil; mu is held for writing then.
+func (v *view) readTags(c store.Change) (set func(), err error) {
 	_, resource, err := tagrows.ParseKey(c.Key)
 	if err != nil || !strings.HasPrefix(resource, instancePrefix) {
-		return err
+		return nil, err
 	}
-	if c.Deleted {
-		v.index.setTags(ids.Instance(resource), nil)
-		return nil
+	var tags map[string]string
+	if !c.Deleted {
+		tags, err = tagrows.Decode(c.Value)
 	}
-	tags, err := tagrows.Decode(c.Value)
-	if err == nil {
-		v.index.setTags(ids.Instance(resource), tags)
-	}
-	return err
+	return func() { v.index.setTags(ids.Instance(resource), tags) }, err
 }
 
 func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
@@ -236,13 +249,13 @@ func sorted(m map[ids.Instance]*computerows.Instance) []*computerows.Instance {
 	return out
 }
 
-// unsettledIDs lists the instances that time may change.
-func (v *view) unsettledIDs() []ids.Instance {
+// looksDue is the work of looking at the instances that time may change.
+func (v *view) looksDue() []work {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	out := make([]ids.Instance, 0, len(v.unsettled))
+	out := make([]work, 0, len(v.unsettled))
 	for id := range v.unsettled {
-		out = append(out, id)
+		out = append(out, work{instance: id})
 	}
 	return out
 }
