@@ -91,7 +91,7 @@ func (b *buffer) readBody(w http.ResponseWriter, r *http.Request, patience time.
 
 // readAll takes memory ahead for what is said to come, but no more than is kept for every request anyway.
 func (b *buffer) readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength < 0 || r.ContentLength > keepBodyBytes {
+	if r.ContentLength <= 0 || r.ContentLength > keepBodyBytes {
 		return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
 	}
 	if int64(cap(b.body)) < r.ContentLength {
