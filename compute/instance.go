@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/vpc"
 )
 
 // State is an instance's state with EC2's code as its value.
@@ -99,9 +100,10 @@ type Instance struct {
 
 	VPC            ids.VPC
 	Subnet         ids.Subnet
-	Interface      ids.Interface // primary interface; vpc describes it
+	Interface      ids.Interface // primary interface
 	Attachment     ids.InterfaceAttachment
-	Groups         []ids.SecurityGroup // at launch; vpc's interface has the current ones
+	Network        *vpc.Interface      // the primary interface as vpc has it, without tags; nil before it was seen and once it is gone
+	Groups         []ids.SecurityGroup // at launch; Network has the current ones
 	PrivateIP      netip.Addr          // kept until terminated
 	PrivateDNSName string
 

@@ -108,6 +108,8 @@ type Snapshot interface {
 
 // Feed is a stream of whole transactions in order. Next returns at least every ProgressInterval: with a progress mark
 // when nothing happened, and at once after transactions that touch none of the feed's prefixes. It returns ErrCompacted when the history it stands on is gone. One caller at a time.
+// With a context that has ended Next does not wait: it returns what is at hand, else the context's error, and the feed goes
+// on after either.
 type Feed interface {
 	Next(ctx context.Context) (Batch, error)
 	Close()

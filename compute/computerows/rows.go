@@ -188,9 +188,12 @@ func (i *Instance) View(n *vpc.Interface) *compute.Instance {
 		ShutdownBehavior: i.OnShutdown, RootDeviceName: i.RootDevice, RootVolume: i.RootVolume,
 		DeleteRootOnTerminate: !i.KeepRoot, ClientToken: i.Token,
 	}
+	v.Network = n
 	if n != nil && n.State == vpc.InterfaceInUse {
-		v.Groups, v.PrivateIP = n.Groups, n.Address
-		v.PrivateDNSName = host.PrivateDNSName(n.Address, i.Region)
+		v.Groups, v.PrivateIP, v.PrivateDNSName = n.Groups, n.Address, n.PrivateDNSName
+		if v.PrivateDNSName == "" { // a reader of rows does not know it
+			v.PrivateDNSName = host.PrivateDNSName(n.Address, i.Region)
+		}
 	}
 	return v
 }

@@ -122,7 +122,7 @@ func (s *Service) Actual(target, section string, full bool, upserts []dispatch.I
 	if !ok || section != host.SectionInstances {
 		return
 	}
-	changed := make([]ids.Instance, 0, len(upserts))
+	changed := make([]work, 0, len(upserts))
 	s.links.edit(id, func(h *hostLink) {
 		if full {
 			clear(h.reports)
@@ -137,10 +137,8 @@ func (s *Service) Actual(target, section string, full bool, upserts []dispatch.I
 				continue
 			}
 			h.reports[r.ID] = r
-			changed = append(changed, r.ID)
+			changed = append(changed, work{instance: r.ID})
 		}
 	})
-	for _, i := range changed {
-		s.queue.add(work{instance: i})
-	}
+	s.queue.add(changed...)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nimbrel/nimbrel/compute"
@@ -42,6 +43,13 @@ type placed struct {
 	row   *computerows.Instance
 	at    string
 	terms []term
+	shown atomic.Pointer[shown] // what clients were shown of it last; nil since anything of it has changed
+}
+
+// shown is an instance as clients see it, as of an epoch of the view.
+type shown struct {
+	compute.Instance
+	epoch uint64
 }
 
 func (x *index) reset() {
@@ -68,6 +76,7 @@ func (x *index) set(id ids.Instance, row *computerows.Instance) {
 		x.placed[id] = p
 	}
 	p.row = row
+	p.shown.Store(nil)
 	x.byInterface[row.Interface] = id
 	x.relist(p, x.termsOf(row))
 }
@@ -78,6 +87,7 @@ func (x *index) setTags(id ids.Instance, tags map[string]string) {
 		x.tags[id] = tags
 	}
 	if p := x.placed[id]; p != nil {
+		p.shown.Store(nil)
 		x.relist(p, x.termsOf(p.row))
 	}
 }
@@ -119,8 +129,23 @@ func addressTerm(n *vpc.Interface) term {
 	return term{n.Account, compute.ByAddress, n.Address.String()}
 }
 
-func (x *index) putAddress(n *vpc.Interface)  { put(x.byAddress, addressTerm(n), n.ID, true) }
-func (x *index) dropAddress(n *vpc.Interface) { drop(x.byAddress, addressTerm(n), n.ID) }
+// putInterface takes an instance's interface, which may come before the instance or stay after it.
+func (x *index) putInterface(n *vpc.Interface) {
+	put(x.byAddress, addressTerm(n), n.ID, true)
+	x.changed(n.ID)
+}
+
+func (x *index) dropInterface(n *vpc.Interface) {
+	drop(x.byAddress, addressTerm(n), n.ID)
+	x.changed(n.ID)
+}
+
+// changed forgets what was shown of an interface's instance.
+func (x *index) changed(n ids.Interface) {
+	if p := x.placed[x.byInterface[n]]; p != nil {
+		p.shown.Store(nil)
+	}
+}
 
 // few lists the instances that a condition leads to one by one; false when it leads to lists.
 func (x *index) few(a ids.Account, c compute.Condition) (found []*placed, ok bool) {
@@ -187,37 +212,58 @@ func (p *placed) holds(c compute.Condition) bool {
 	})
 }
 
-// page collects rows for which all conditions hold, and where to go on: empty at the end.
-func (v *view) page(a ids.Account, p compute.Page, visible func(*computerows.Instance) bool) (rows []*computerows.Instance, next string) {
-	for after := p.After; ; {
-		seen, ended, last := v.look(a, p.Where, after, visible)
-		if len(rows)+len(seen) > p.Limit {
-			rows = append(rows, rowsOf(seen[:p.Limit-len(rows)])...)
-			return rows, placeOf(rows[len(rows)-1])
-		}
-		rows = append(rows, rowsOf(seen)...)
-		if ended {
-			return rows, ""
-		}
-		after = last
-	}
+// page is what has been found of a page.
+type page struct {
+	list []*compute.Instance
+	at   string // the last one's place
+	more bool   // there are others behind it
 }
 
-// look is index.look with all conditions, under the lock. last is how far it looked.
-func (v *view) look(a ids.Account, where []compute.Condition, after string, visible func(*computerows.Instance) bool) (seen []*placed, ended bool, last string) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	found := v.index.look(a, where, after)
-	if ended = len(found) < lookAtOnce; !ended {
-		last = found[len(found)-1].at
-	}
-	for _, p := range found {
-		fails := func(c compute.Condition) bool { return !p.holds(c) }
-		if visible(p.row) && !slices.ContainsFunc(where, fails) {
-			seen = append(seen, &placed{row: p.row})
+// page collects instances for which all conditions hold, and where to go on: empty at the end.
+func (v *view) page(a ids.Account, p compute.Page, visible func(*computerows.Instance) bool) (found []*compute.Instance, next string) {
+	var out page
+	for after, ended := p.After, false; !ended; {
+		after, ended = v.look(a, p, after, visible, &out)
+		if out.more {
+			return out.list, out.at
 		}
 	}
-	return seen, ended, last
+	return out.list, ""
+}
+
+// look adds what index.look finds and all conditions hold for, under the lock. last is how far it looked.
+func (v *view) look(a ids.Account, p compute.Page, after string, visible func(*computerows.Instance) bool, out *page) (last string, ended bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	list := v.index.look(a, p.Where, after)
+	if out.list == nil {
+		out.list = make([]*compute.Instance, 0, min(len(list), p.Limit))
+	}
+	for _, i := range list {
+		fails := func(c compute.Condition) bool { return !i.holds(c) }
+		if !visible(i.row) || slices.ContainsFunc(p.Where, fails) {
+			continue
+		}
+		if len(out.list) == p.Limit {
+			out.more = true
+			return "", true
+		}
+		out.list, out.at = append(out.list, v.shown(i)), i.at
+	}
+	if len(list) < lookAtOnce {
+		return "", true
+	}
+	return list[len(list)-1].at, false
+}
+
+// shown is an instance as clients see it; mu is held for reading.
+func (v *view) shown(p *placed) *compute.Instance {
+	if s := p.shown.Load(); s != nil && s.epoch == v.epoch {
+		return &s.Instance
+	}
+	s := &shown{*v.make(p.row), v.epoch}
+	p.shown.Store(s)
+	return &s.Instance
 }
 
 func rowsOf(list []*placed) []*computerows.Instance {
@@ -228,16 +274,12 @@ func rowsOf(list []*placed) []*computerows.Instance {
 	return rows
 }
 
-func placeOf(row *computerows.Instance) string {
-	return compute.PlaceOf(time.UnixMilli(row.CreatedMs), row.Reservation, row.LaunchIndex)
-}
-
 // PageInstances implements compute.Viewer.
 func (s *Service) PageInstances(ctx context.Context, a ids.Account, p compute.Page) (found []*compute.Instance, next string, err error) {
 	if err := s.current(ctx); err != nil {
 		return nil, "", err
 	}
 	now := s.options.Env.Clock.Now()
-	rows, next := s.view.page(a, p, func(i *computerows.Instance) bool { return i.Visible(now) })
-	return s.showAll(rows, nil), next, nil
+	found, next = s.view.page(a, p, func(i *computerows.Instance) bool { return i.Visible(now) })
+	return found, next, nil
 }

@@ -29,14 +29,17 @@ func newQueue() *queue {
 	return &queue{known: map[work]bool{}, doing: map[work]bool{}, paused: map[work]bool{}, signal: make(chan struct{}, 1)}
 }
 
-func (q *queue) add(w work) {
+// add adds work: all of it at once, as dozens of workers ask for the lock between.
+func (q *queue) add(list ...work) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, busy := q.doing[w]; busy {
-		q.doing[w] = true
-		return
+	for _, w := range list {
+		if _, busy := q.doing[w]; busy {
+			q.doing[w] = true
+			continue
+		}
+		q.push(w)
 	}
-	q.push(w)
 }
 
 // addAfter adds w after a pause. A key has one pause at a time, whatever else adds it meanwhile: were each failure to begin

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +63,8 @@ func (s *Service) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			for _, id := range s.view.unsettledIDs() {
-				s.queue.add(work{instance: id})
+			for list := range slices.Chunk(s.view.looksDue(), lookAtOnce) {
+				s.queue.add(list...)
 			}
 			for _, id := range s.misnoted() {
 				s.queue.add(work{host: id})

@@ -254,7 +254,7 @@ func (s *Service) launched(l *launch, row *computerows.Instance, slots computero
 	row.Host = ids.Host(result.Label(slots.Host))
 	n := vpc.Interface{State: vpc.InterfaceInUse, Groups: l.network.Identity.Groups, Address: slots.Attached.Address(result)}
 	shown := row.View(&n)
-	shown.Tags = l.request.InstanceTags
+	shown.Tags, shown.Network = l.request.InstanceTags, nil // of the interface, only what an instance is shown with is known
 	s.view.mu.RLock()
 	defer s.view.mu.RUnlock()
 	shown.Simulated = s.view.simulated(row.Host)

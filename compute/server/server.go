@@ -95,7 +95,7 @@ func New(db *store.DB, o Options) *Service {
 	if o.Tick == 0 {
 		o.Tick = time.Second
 	}
-	s := &Service{db: db, options: o, log: o.Log, view: newView(), queue: newQueue(), link: o.Link}
+	s := &Service{db: db, options: o, log: o.Log, view: newView(o.Region), queue: newQueue(), link: o.Link}
 	s.links.reset()
 	s.follower = follow.New(db, [][]byte{computerows.Prefix(), interfaces, tagrows.Prefix()}, s.apply)
 	return s
@@ -123,50 +123,57 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// apply takes a batch of changes into the view and wakes the reconciler for what changed.
+// apply takes a batch of changes into the view and then wakes the reconciler for what changed. All that is committed comes
+// through here, one batch after the other, and whatever waits here puts every reader behind: rows are read before the view
+// is locked, and the queue is asked once.
 func (s *Service) apply(b follow.Batch) {
 	s.beginAwaiting()
-	s.view.mu.Lock()
-	defer s.view.mu.Unlock()
-	if b.Snapshot {
-		s.view.reset()
-	}
+	sets, calls := make([]func(), 0, len(b.Changes)), []work(nil)
 	for _, change := range b.Changes {
-		if err := s.take(change); err != nil {
+		set, call, err := s.read(change)
+		if err != nil {
 			s.log.Error("row is unreadable", "key", fmt.Sprintf("%q", change.Key), "err", err)
+			continue
 		}
+		if set != nil {
+			sets = append(sets, set)
+		}
+		if call != (work{}) {
+			calls = append(calls, call)
+		}
+	}
+	s.view.update(b.Snapshot, sets)
+	if len(calls) > 0 {
+		s.queue.add(calls...)
 	}
 }
 
-// take takes one change into the view; view.mu is held.
-func (s *Service) take(change store.Change) error {
+// read reads one change: how the view takes it, if it does, and what it may call for.
+func (s *Service) read(change store.Change) (set func(), call work, err error) {
 	switch {
 	case store.HasPrefix(change.Key, interfaces):
-		return s.view.applyInterface(change)
+		set, err = s.view.readInterface(change)
+		return set, work{}, err
 	case store.HasPrefix(change.Key, tagrows.Prefix()):
-		return s.view.applyTags(change)
+		set, err = s.view.readTags(change)
+		return set, work{}, err
 	}
 	c, err := computerows.Parse(change)
 	if err != nil {
-		return err
+		return nil, work{}, err
 	}
-	s.view.apply(c)
-	s.wake(c)
-	return nil
+	return func() { s.view.apply(c) }, callOf(c), nil
 }
 
-// wake queues what a row's change may call for.
-func (s *Service) wake(c computerows.Change) {
-	switch c.Table {
-	case "instance":
-		s.queue.add(work{instance: ids.Instance(c.ID)})
-	case "place":
-		if !c.Deleted && c.Placement.Releasing {
-			s.queue.add(work{host: c.Host})
-		}
-	case "host":
-		s.queue.add(work{host: c.Host})
+// callOf is what a row's change may call for.
+func callOf(c computerows.Change) work {
+	switch {
+	case c.Table == "instance":
+		return work{instance: ids.Instance(c.ID)}
+	case c.Table == "host", c.Table == "place" && !c.Deleted && c.Placement.Releasing:
+		return work{host: c.Host}
 	}
+	return work{}
 }
 
 // current waits until the view shows everything that was committed before the call.

@@ -13,6 +13,7 @@ import (
 	"github.com/nimbrel/nimbrel/compute/computerows"
 	"github.com/nimbrel/nimbrel/compute/fit"
 	"github.com/nimbrel/nimbrel/compute/internal/place"
+	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/internal/ordered"
 	"github.com/nimbrel/nimbrel/store"
@@ -32,6 +33,8 @@ type view struct {
 	unsettled  map[ids.Instance]bool // instances whose state time changes: pending and terminated ones
 	placements map[ids.Host]map[string]computerows.Placement
 	interfaces map[ids.Interface]*vpc.Interface // vpc's rows
+	region     string                           // of the names of addresses; never changes
+	epoch      uint64                           // rises when something changes that is shown of instances and is not theirs
 }
 
 // hostView is one host's row and counters. row is nil while only counters were seen.
@@ -40,8 +43,8 @@ type hostView struct {
 	left fit.Size
 }
 
-func newView() *view {
-	v := &view{}
+func newView(region string) *view {
+	v := &view{region: region}
 	v.reset()
 	return v
 }
@@ -57,6 +60,18 @@ func (v *view) reset() {
 	v.interfaces = map[ids.Interface]*vpc.Interface{}
 }
 
+// update takes changes that were read, instead of all that there was when they are a snapshot.
+func (v *view) update(snapshot bool, sets []func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if snapshot {
+		v.reset()
+	}
+	for _, set := range sets {
+		set()
+	}
+}
+
 // apply takes one change; mu is held for writing.
 func (v *view) apply(c computerows.Change) {
 	switch c.Table {
@@ -69,7 +84,11 @@ func (v *view) apply(c computerows.Change) {
 			v.volumes[ids.Volume(c.ID)] = c.Volume
 		}
 	case "host":
+		was := v.simulated(c.Host)
 		v.host(c.Host).row = c.HostRow
+		if v.simulated(c.Host) != was {
+			v.epoch++
+		}
 	case "left":
 		h := v.host(c.Host)
 		h.left = h.left.With(c.Resource, c.Left)
@@ -82,44 +101,46 @@ func (v *view) apply(c computerows.Change) {
 	}
 }
 
-// applyInterface takes one change of an interface's row; mu is held for writing.
-func (v *view) applyInterface(c store.Change) error {
+// readInterface reads a change of an interface's row. set takes it; mu is held for writing then.
+func (v *view) readInterface(c store.Change) (set func(), err error) {
 	_, parts, err := vpcrows.ParseKey(c.Key)
 	if err != nil || len(parts) != 2 {
-		return fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
+		return nil, fmt.Errorf("parse interface key with %d elements: %w", len(parts), err)
 	}
 	text, _ := parts[1].(string)
-	id := ids.Interface(text)
-	if old := v.interfaces[id]; old != nil {
-		v.index.dropAddress(old)
-		delete(v.interfaces, id)
-	}
 	if c.Deleted {
-		return nil
+		return func() { v.setInterface(ids.Interface(text), nil) }, nil
 	}
 	n, err := vpcrows.DecodeInterface(c.Value)
-	if err == nil {
-		v.interfaces[id] = &n.Interface
-		v.index.putAddress(&n.Interface)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	n.PrivateDNSName = host.PrivateDNSName(n.Address, v.region)
+	return func() { v.setInterface(ids.Interface(text), &n.Interface) }, nil
 }
 
-// applyTags takes one change of a resource's tags; mu is held for writing.
-func (v *view) applyTags(c store.Change) error {
+func (v *view) setInterface(id ids.Interface, n *vpc.Interface) {
+	if old := v.interfaces[id]; old != nil {
+		delete(v.interfaces, id)
+		v.index.dropInterface(old)
+	}
+	if n != nil {
+		v.interfaces[id] = n
+		v.index.putInterface(n)
+	}
+}
+
+// readTags reads a change of a resource's tags. set takes it, unless it is nil; mu is held for writing then.
+func (v *view) readTags(c store.Change) (set func(), err error) {
 	_, resource, err := tagrows.ParseKey(c.Key)
 	if err != nil || !strings.HasPrefix(resource, instancePrefix) {
-		return err
+		return nil, err
 	}
-	if c.Deleted {
-		v.index.setTags(ids.Instance(resource), nil)
-		return nil
+	var tags map[string]string
+	if !c.Deleted {
+		tags, err = tagrows.Decode(c.Value)
 	}
-	tags, err := tagrows.Decode(c.Value)
-	if err == nil {
-		v.index.setTags(ids.Instance(resource), tags)
-	}
-	return err
+	return func() { v.index.setTags(ids.Instance(resource), tags) }, err
 }
 
 func (v *view) setInstance(id ids.Instance, row *computerows.Instance) {
@@ -168,6 +189,14 @@ func drop[A, B comparable, T any](m map[A]map[B]T, a A, b B) {
 func (v *view) show(i *computerows.Instance) *compute.Instance {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	if p := v.index.placed[i.ID]; p != nil && p.row == i {
+		return v.shown(p)
+	}
+	return v.make(i)
+}
+
+// make joins a row with what is shown with it; mu is held.
+func (v *view) make(i *computerows.Instance) *compute.Instance {
 	shown := i.View(v.interfaces[i.Interface])
 	shown.Simulated = v.simulated(i.Host)
 	shown.Tags = v.index.tags[i.ID]
@@ -220,13 +249,13 @@ func sorted(m map[ids.Instance]*computerows.Instance) []*computerows.Instance {
 	return out
 }
 
-// unsettledIDs lists the instances that time may change.
-func (v *view) unsettledIDs() []ids.Instance {
+// looksDue is the work of looking at the instances that time may change.
+func (v *view) looksDue() []work {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	out := make([]ids.Instance, 0, len(v.unsettled))
+	out := make([]work, 0, len(v.unsettled))
 	for id := range v.unsettled {
-		out = append(out, id)
+		out = append(out, work{instance: id})
 	}
 	return out
 }

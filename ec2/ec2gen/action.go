@@ -20,9 +20,9 @@ type Action struct {
 	// Parameters are the names that the model has, in its order; N stands for a list index, from 1.
 	Parameters []string
 
-	// Serve decodes the parameters, calls the action's method and encodes the answer. Action, Version and the signature's
-	// parameters must not be among params. An error that is not an *errs.Error is an internal one.
-	Serve func(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error)
+	// Serve decodes the parameters, calls the action's method and appends the answer to into. Action, Version and the
+	// signature's parameters must not be among params. An error that is not an *errs.Error is an internal one.
+	Serve func(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error)
 }
 
 // Known reports whether the service has an action of this name, offered here or not.

@@ -3,7 +3,9 @@
 //
 // Conventions of the structures: an optional scalar or structure is a pointer, nil when absent (new(true), new("text")
 // make one); a list is nil when absent from a request and empty when the client sent an empty one; in an answer every list
-// is written, also when nil, because clients break on an absent set. An answer's timestamps are UTC to the millisecond.
+// is written, also when nil, because clients break on an absent set. Instances are described as a sequence: it is run once,
+// while the answer is written, and an element is no longer looked at when the next one is asked for. An answer's timestamps
+// are UTC to the millisecond.
 //
 // Invariants: a decoder refuses, as an *errs.Error, every parameter that the model does not have, every value of a wrong
 // type, list indexes with gaps, and lists beyond their bound; the files gen_*.go are what apigen writes from the pinned

@@ -52,7 +52,7 @@ func TestDecodeRunInstances(t *testing.T) {
 	_, err := Actions["RunInstances"].Serve(t.Context(), api, query(t, "ImageId=ami-1&MinCount=1&MaxCount=2&InstanceType=nb1.tiny"+
 		"&BlockDeviceMapping.1.DeviceName=/dev/xvda&BlockDeviceMapping.1.Ebs.VolumeSize=8&BlockDeviceMapping.1.Ebs.DeleteOnTermination=false"+
 		"&NetworkInterface.1.DeviceIndex=0&NetworkInterface.1.SecurityGroupId.1=sg-1&NetworkInterface.1.PrivateIpAddresses.1.PrivateIpAddress=10.0.0.4"+
-		"&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=a&TagSpecification.1.Tag.1.Value=&SecurityGroupId="), "r-1")
+		"&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=a&TagSpecification.1.Tag.1.Value=&SecurityGroupId="), "r-1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"CreateTags", "ResourceId.1=i-1", errs.MissingParameter, "Tag"},
 		{"ModifyInstanceAttribute", "InstanceId=i-1&UserData.Value=***", errs.InvalidParameterValue, "UserData.Value"},
 	} {
-		_, err := Actions[c.action].Serve(t.Context(), Unsupported{}, query(t, c.params), "r-1")
+		_, err := Actions[c.action].Serve(t.Context(), Unsupported{}, query(t, c.params), "r-1", nil)
 		var e *errs.Error
 		if !errors.As(err, &e) || e.Code != c.code || !strings.Contains(e.Message, c.names) {
 			t.Errorf("%s %s: got %v, want %s naming %q", c.action, c.params, err, c.code, c.names)
@@ -110,12 +110,12 @@ func TestListBound(t *testing.T) {
 	for i := range 1001 {
 		params.Set("InstanceId."+strconv.Itoa(i+1), "i-1")
 	}
-	_, err := Actions["DescribeInstances"].Serve(t.Context(), Unsupported{}, params, "r-1")
+	_, err := Actions["DescribeInstances"].Serve(t.Context(), Unsupported{}, params, "r-1", nil)
 	if e := new(errs.Error); !errors.As(err, &e) || e.Code != errs.InvalidParameterValue || !strings.Contains(e.Message, "1000") {
 		t.Errorf("1001 ids: got %v, want InvalidParameterValue naming the bound", err)
 	}
 	params.Del("InstanceId.1001")
-	if _, err := Actions["DescribeInstances"].Serve(t.Context(), &recorder{}, params, "r-1"); err != nil {
+	if _, err := Actions["DescribeInstances"].Serve(t.Context(), &recorder{}, params, "r-1", nil); err != nil {
 		t.Errorf("1000 ids: got %v, want none", err)
 	}
 }
@@ -132,7 +132,7 @@ func TestAnswerRoundTrip(t *testing.T) {
 			Tags:           []Tag{{Key: new("k"), Value: new("")}, {Key: new("l"), Value: new("v")}},
 		}},
 	}
-	text, err := Actions["RunInstances"].Serve(t.Context(), &recorder{out: out}, query(t, "MinCount=1&MaxCount=1"), "r-42")
+	text, err := Actions["RunInstances"].Serve(t.Context(), &recorder{out: out}, query(t, "MinCount=1&MaxCount=1"), "r-42", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +158,11 @@ func TestAnswerRoundTrip(t *testing.T) {
 }
 
 func TestEmptyAnswers(t *testing.T) {
-	text, err := Actions["ModifyInstanceAttribute"].Serve(t.Context(), &recorder{}, query(t, "InstanceId=i-1"), "r-1")
+	text, err := Actions["ModifyInstanceAttribute"].Serve(t.Context(), &recorder{}, query(t, "InstanceId=i-1"), "r-1", nil)
 	if err != nil || !bytes.Contains(text, []byte("<requestId>r-1</requestId><return>true</return></ModifyInstanceAttributeResponse>")) {
 		t.Errorf("got %s, %v", text, err)
 	}
-	text, err = Actions["DescribeInstances"].Serve(t.Context(), &recorder{}, nil, "r-1")
+	text, err = Actions["DescribeInstances"].Serve(t.Context(), &recorder{}, nil, "r-1", nil)
 	if err != nil || !bytes.Contains(text, []byte("<reservationSet/>")) {
 		t.Errorf("an empty set must be present: got %s, %v", text, err)
 	}
@@ -172,7 +172,7 @@ func TestUnsupported(t *testing.T) {
 	for name, action := range Actions {
 		params := make(url.Values)
 		for range 40 { // supply whatever is required until the decoder is content
-			_, err := action.Serve(t.Context(), Unsupported{}, params, "r-1")
+			_, err := action.Serve(t.Context(), Unsupported{}, params, "r-1", nil)
 			var e *errs.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("%s: %v", name, err)
@@ -248,7 +248,7 @@ func FuzzDecode(f *testing.F) {
 		if !ok || err != nil {
 			return
 		}
-		_, err = action.Serve(context.Background(), Unsupported{}, params, "r-1")
+		_, err = action.Serve(context.Background(), Unsupported{}, params, "r-1", nil)
 		var e *errs.Error
 		if !errors.As(err, &e) || len(e.Message) > 2000 {
 			t.Errorf("got %v, want a short *errs.Error", err)

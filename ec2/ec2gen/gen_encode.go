@@ -137,7 +137,7 @@ func encodeDescribeInstanceTypesOutput(x *wire.XML, v *DescribeInstanceTypesOutp
 }
 
 func encodeDescribeInstancesOutput(x *wire.XML, v *DescribeInstancesOutput) {
-	wire.AppendStructs(x, "reservationSet", "item", v.Reservations, encodeReservation)
+	wire.AppendEach(x, "reservationSet", "item", v.Reservations, encodeReservation)
 	x.String("nextToken", v.NextToken)
 }
 

@@ -359,7 +359,7 @@ var Actions = map[string]Action{
 	},
 }
 
-func serveAuthorizeSecurityGroupEgress(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveAuthorizeSecurityGroupEgress(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(AuthorizeSecurityGroupEgressInput)
 	if err := wire.Decode(params, in, decodeAuthorizeSecurityGroupEgressInput); err != nil {
 		return nil, err
@@ -368,10 +368,10 @@ func serveAuthorizeSecurityGroupEgress(ctx context.Context, api API, params url.
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("AuthorizeSecurityGroupEgress", requestID, out, encodeAuthorizeSecurityGroupEgressOutput), nil
+	return wire.Append(into, "AuthorizeSecurityGroupEgress", requestID, out, encodeAuthorizeSecurityGroupEgressOutput), nil
 }
 
-func serveAuthorizeSecurityGroupIngress(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveAuthorizeSecurityGroupIngress(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(AuthorizeSecurityGroupIngressInput)
 	if err := wire.Decode(params, in, decodeAuthorizeSecurityGroupIngressInput); err != nil {
 		return nil, err
@@ -380,10 +380,10 @@ func serveAuthorizeSecurityGroupIngress(ctx context.Context, api API, params url
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("AuthorizeSecurityGroupIngress", requestID, out, encodeAuthorizeSecurityGroupIngressOutput), nil
+	return wire.Append(into, "AuthorizeSecurityGroupIngress", requestID, out, encodeAuthorizeSecurityGroupIngressOutput), nil
 }
 
-func serveCreateKeyPair(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveCreateKeyPair(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(CreateKeyPairInput)
 	if err := wire.Decode(params, in, decodeCreateKeyPairInput); err != nil {
 		return nil, err
@@ -392,10 +392,10 @@ func serveCreateKeyPair(ctx context.Context, api API, params url.Values, request
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("CreateKeyPair", requestID, out, encodeKeyPair), nil
+	return wire.Append(into, "CreateKeyPair", requestID, out, encodeKeyPair), nil
 }
 
-func serveCreateSecurityGroup(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveCreateSecurityGroup(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(CreateSecurityGroupInput)
 	if err := wire.Decode(params, in, decodeCreateSecurityGroupInput); err != nil {
 		return nil, err
@@ -404,10 +404,10 @@ func serveCreateSecurityGroup(ctx context.Context, api API, params url.Values, r
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("CreateSecurityGroup", requestID, out, encodeCreateSecurityGroupOutput), nil
+	return wire.Append(into, "CreateSecurityGroup", requestID, out, encodeCreateSecurityGroupOutput), nil
 }
 
-func serveCreateSubnet(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveCreateSubnet(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(CreateSubnetInput)
 	if err := wire.Decode(params, in, decodeCreateSubnetInput); err != nil {
 		return nil, err
@@ -416,10 +416,10 @@ func serveCreateSubnet(ctx context.Context, api API, params url.Values, requestI
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("CreateSubnet", requestID, out, encodeCreateSubnetOutput), nil
+	return wire.Append(into, "CreateSubnet", requestID, out, encodeCreateSubnetOutput), nil
 }
 
-func serveCreateTags(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveCreateTags(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(CreateTagsInput)
 	if err := wire.Decode(params, in, decodeCreateTagsInput); err != nil {
 		return nil, err
@@ -428,10 +428,10 @@ func serveCreateTags(ctx context.Context, api API, params url.Values, requestID 
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("CreateTags", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "CreateTags", requestID, nil, nil), nil
 }
 
-func serveCreateVpc(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveCreateVpc(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(CreateVpcInput)
 	if err := wire.Decode(params, in, decodeCreateVpcInput); err != nil {
 		return nil, err
@@ -440,10 +440,10 @@ func serveCreateVpc(ctx context.Context, api API, params url.Values, requestID s
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("CreateVpc", requestID, out, encodeCreateVpcOutput), nil
+	return wire.Append(into, "CreateVpc", requestID, out, encodeCreateVpcOutput), nil
 }
 
-func serveDeleteKeyPair(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeleteKeyPair(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeleteKeyPairInput)
 	if err := wire.Decode(params, in, decodeDeleteKeyPairInput); err != nil {
 		return nil, err
@@ -452,10 +452,10 @@ func serveDeleteKeyPair(ctx context.Context, api API, params url.Values, request
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DeleteKeyPair", requestID, out, encodeDeleteKeyPairOutput), nil
+	return wire.Append(into, "DeleteKeyPair", requestID, out, encodeDeleteKeyPairOutput), nil
 }
 
-func serveDeleteSecurityGroup(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeleteSecurityGroup(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeleteSecurityGroupInput)
 	if err := wire.Decode(params, in, decodeDeleteSecurityGroupInput); err != nil {
 		return nil, err
@@ -464,10 +464,10 @@ func serveDeleteSecurityGroup(ctx context.Context, api API, params url.Values, r
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("DeleteSecurityGroup", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "DeleteSecurityGroup", requestID, nil, nil), nil
 }
 
-func serveDeleteSubnet(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeleteSubnet(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeleteSubnetInput)
 	if err := wire.Decode(params, in, decodeDeleteSubnetInput); err != nil {
 		return nil, err
@@ -476,10 +476,10 @@ func serveDeleteSubnet(ctx context.Context, api API, params url.Values, requestI
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("DeleteSubnet", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "DeleteSubnet", requestID, nil, nil), nil
 }
 
-func serveDeleteTags(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeleteTags(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeleteTagsInput)
 	if err := wire.Decode(params, in, decodeDeleteTagsInput); err != nil {
 		return nil, err
@@ -488,10 +488,10 @@ func serveDeleteTags(ctx context.Context, api API, params url.Values, requestID 
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("DeleteTags", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "DeleteTags", requestID, nil, nil), nil
 }
 
-func serveDeleteVpc(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeleteVpc(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeleteVpcInput)
 	if err := wire.Decode(params, in, decodeDeleteVpcInput); err != nil {
 		return nil, err
@@ -500,10 +500,10 @@ func serveDeleteVpc(ctx context.Context, api API, params url.Values, requestID s
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("DeleteVpc", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "DeleteVpc", requestID, nil, nil), nil
 }
 
-func serveDeregisterImage(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDeregisterImage(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DeregisterImageInput)
 	if err := wire.Decode(params, in, decodeDeregisterImageInput); err != nil {
 		return nil, err
@@ -512,10 +512,10 @@ func serveDeregisterImage(ctx context.Context, api API, params url.Values, reque
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("DeregisterImage", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "DeregisterImage", requestID, nil, nil), nil
 }
 
-func serveDescribeAccountAttributes(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeAccountAttributes(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeAccountAttributesInput)
 	if err := wire.Decode(params, in, decodeDescribeAccountAttributesInput); err != nil {
 		return nil, err
@@ -524,10 +524,10 @@ func serveDescribeAccountAttributes(ctx context.Context, api API, params url.Val
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeAccountAttributes", requestID, out, encodeDescribeAccountAttributesOutput), nil
+	return wire.Append(into, "DescribeAccountAttributes", requestID, out, encodeDescribeAccountAttributesOutput), nil
 }
 
-func serveDescribeAvailabilityZones(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeAvailabilityZones(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeAvailabilityZonesInput)
 	if err := wire.Decode(params, in, decodeDescribeAvailabilityZonesInput); err != nil {
 		return nil, err
@@ -536,10 +536,10 @@ func serveDescribeAvailabilityZones(ctx context.Context, api API, params url.Val
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeAvailabilityZones", requestID, out, encodeDescribeAvailabilityZonesOutput), nil
+	return wire.Append(into, "DescribeAvailabilityZones", requestID, out, encodeDescribeAvailabilityZonesOutput), nil
 }
 
-func serveDescribeImageAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeImageAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeImageAttributeInput)
 	if err := wire.Decode(params, in, decodeDescribeImageAttributeInput); err != nil {
 		return nil, err
@@ -548,10 +548,10 @@ func serveDescribeImageAttribute(ctx context.Context, api API, params url.Values
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeImageAttribute", requestID, out, encodeImageAttribute), nil
+	return wire.Append(into, "DescribeImageAttribute", requestID, out, encodeImageAttribute), nil
 }
 
-func serveDescribeImages(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeImages(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeImagesInput)
 	if err := wire.Decode(params, in, decodeDescribeImagesInput); err != nil {
 		return nil, err
@@ -560,10 +560,10 @@ func serveDescribeImages(ctx context.Context, api API, params url.Values, reques
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeImages", requestID, out, encodeDescribeImagesOutput), nil
+	return wire.Append(into, "DescribeImages", requestID, out, encodeDescribeImagesOutput), nil
 }
 
-func serveDescribeInstanceAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeInstanceAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeInstanceAttributeInput)
 	if err := wire.Decode(params, in, decodeDescribeInstanceAttributeInput); err != nil {
 		return nil, err
@@ -572,10 +572,10 @@ func serveDescribeInstanceAttribute(ctx context.Context, api API, params url.Val
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeInstanceAttribute", requestID, out, encodeInstanceAttribute), nil
+	return wire.Append(into, "DescribeInstanceAttribute", requestID, out, encodeInstanceAttribute), nil
 }
 
-func serveDescribeInstanceStatus(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeInstanceStatus(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeInstanceStatusInput)
 	if err := wire.Decode(params, in, decodeDescribeInstanceStatusInput); err != nil {
 		return nil, err
@@ -584,10 +584,10 @@ func serveDescribeInstanceStatus(ctx context.Context, api API, params url.Values
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeInstanceStatus", requestID, out, encodeDescribeInstanceStatusOutput), nil
+	return wire.Append(into, "DescribeInstanceStatus", requestID, out, encodeDescribeInstanceStatusOutput), nil
 }
 
-func serveDescribeInstanceTypes(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeInstanceTypes(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeInstanceTypesInput)
 	if err := wire.Decode(params, in, decodeDescribeInstanceTypesInput); err != nil {
 		return nil, err
@@ -596,10 +596,10 @@ func serveDescribeInstanceTypes(ctx context.Context, api API, params url.Values,
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeInstanceTypes", requestID, out, encodeDescribeInstanceTypesOutput), nil
+	return wire.Append(into, "DescribeInstanceTypes", requestID, out, encodeDescribeInstanceTypesOutput), nil
 }
 
-func serveDescribeInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeInstancesInput)
 	if err := wire.Decode(params, in, decodeDescribeInstancesInput); err != nil {
 		return nil, err
@@ -608,10 +608,10 @@ func serveDescribeInstances(ctx context.Context, api API, params url.Values, req
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeInstances", requestID, out, encodeDescribeInstancesOutput), nil
+	return wire.Append(into, "DescribeInstances", requestID, out, encodeDescribeInstancesOutput), nil
 }
 
-func serveDescribeKeyPairs(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeKeyPairs(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeKeyPairsInput)
 	if err := wire.Decode(params, in, decodeDescribeKeyPairsInput); err != nil {
 		return nil, err
@@ -620,10 +620,10 @@ func serveDescribeKeyPairs(ctx context.Context, api API, params url.Values, requ
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeKeyPairs", requestID, out, encodeDescribeKeyPairsOutput), nil
+	return wire.Append(into, "DescribeKeyPairs", requestID, out, encodeDescribeKeyPairsOutput), nil
 }
 
-func serveDescribeNetworkAcls(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeNetworkAcls(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeNetworkAclsInput)
 	if err := wire.Decode(params, in, decodeDescribeNetworkAclsInput); err != nil {
 		return nil, err
@@ -632,10 +632,10 @@ func serveDescribeNetworkAcls(ctx context.Context, api API, params url.Values, r
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeNetworkAcls", requestID, out, encodeDescribeNetworkAclsOutput), nil
+	return wire.Append(into, "DescribeNetworkAcls", requestID, out, encodeDescribeNetworkAclsOutput), nil
 }
 
-func serveDescribeNetworkInterfaces(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeNetworkInterfaces(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeNetworkInterfacesInput)
 	if err := wire.Decode(params, in, decodeDescribeNetworkInterfacesInput); err != nil {
 		return nil, err
@@ -644,10 +644,10 @@ func serveDescribeNetworkInterfaces(ctx context.Context, api API, params url.Val
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeNetworkInterfaces", requestID, out, encodeDescribeNetworkInterfacesOutput), nil
+	return wire.Append(into, "DescribeNetworkInterfaces", requestID, out, encodeDescribeNetworkInterfacesOutput), nil
 }
 
-func serveDescribeRegions(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeRegions(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeRegionsInput)
 	if err := wire.Decode(params, in, decodeDescribeRegionsInput); err != nil {
 		return nil, err
@@ -656,10 +656,10 @@ func serveDescribeRegions(ctx context.Context, api API, params url.Values, reque
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeRegions", requestID, out, encodeDescribeRegionsOutput), nil
+	return wire.Append(into, "DescribeRegions", requestID, out, encodeDescribeRegionsOutput), nil
 }
 
-func serveDescribeRouteTables(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeRouteTables(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeRouteTablesInput)
 	if err := wire.Decode(params, in, decodeDescribeRouteTablesInput); err != nil {
 		return nil, err
@@ -668,10 +668,10 @@ func serveDescribeRouteTables(ctx context.Context, api API, params url.Values, r
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeRouteTables", requestID, out, encodeDescribeRouteTablesOutput), nil
+	return wire.Append(into, "DescribeRouteTables", requestID, out, encodeDescribeRouteTablesOutput), nil
 }
 
-func serveDescribeSecurityGroupRules(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeSecurityGroupRules(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeSecurityGroupRulesInput)
 	if err := wire.Decode(params, in, decodeDescribeSecurityGroupRulesInput); err != nil {
 		return nil, err
@@ -680,10 +680,10 @@ func serveDescribeSecurityGroupRules(ctx context.Context, api API, params url.Va
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeSecurityGroupRules", requestID, out, encodeDescribeSecurityGroupRulesOutput), nil
+	return wire.Append(into, "DescribeSecurityGroupRules", requestID, out, encodeDescribeSecurityGroupRulesOutput), nil
 }
 
-func serveDescribeSecurityGroups(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeSecurityGroups(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeSecurityGroupsInput)
 	if err := wire.Decode(params, in, decodeDescribeSecurityGroupsInput); err != nil {
 		return nil, err
@@ -692,10 +692,10 @@ func serveDescribeSecurityGroups(ctx context.Context, api API, params url.Values
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeSecurityGroups", requestID, out, encodeDescribeSecurityGroupsOutput), nil
+	return wire.Append(into, "DescribeSecurityGroups", requestID, out, encodeDescribeSecurityGroupsOutput), nil
 }
 
-func serveDescribeSubnets(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeSubnets(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeSubnetsInput)
 	if err := wire.Decode(params, in, decodeDescribeSubnetsInput); err != nil {
 		return nil, err
@@ -704,10 +704,10 @@ func serveDescribeSubnets(ctx context.Context, api API, params url.Values, reque
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeSubnets", requestID, out, encodeDescribeSubnetsOutput), nil
+	return wire.Append(into, "DescribeSubnets", requestID, out, encodeDescribeSubnetsOutput), nil
 }
 
-func serveDescribeTags(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeTags(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeTagsInput)
 	if err := wire.Decode(params, in, decodeDescribeTagsInput); err != nil {
 		return nil, err
@@ -716,10 +716,10 @@ func serveDescribeTags(ctx context.Context, api API, params url.Values, requestI
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeTags", requestID, out, encodeDescribeTagsOutput), nil
+	return wire.Append(into, "DescribeTags", requestID, out, encodeDescribeTagsOutput), nil
 }
 
-func serveDescribeVolumes(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeVolumes(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeVolumesInput)
 	if err := wire.Decode(params, in, decodeDescribeVolumesInput); err != nil {
 		return nil, err
@@ -728,10 +728,10 @@ func serveDescribeVolumes(ctx context.Context, api API, params url.Values, reque
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeVolumes", requestID, out, encodeDescribeVolumesOutput), nil
+	return wire.Append(into, "DescribeVolumes", requestID, out, encodeDescribeVolumesOutput), nil
 }
 
-func serveDescribeVpcAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeVpcAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeVpcAttributeInput)
 	if err := wire.Decode(params, in, decodeDescribeVpcAttributeInput); err != nil {
 		return nil, err
@@ -740,10 +740,10 @@ func serveDescribeVpcAttribute(ctx context.Context, api API, params url.Values, 
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeVpcAttribute", requestID, out, encodeDescribeVpcAttributeOutput), nil
+	return wire.Append(into, "DescribeVpcAttribute", requestID, out, encodeDescribeVpcAttributeOutput), nil
 }
 
-func serveDescribeVpcs(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveDescribeVpcs(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(DescribeVpcsInput)
 	if err := wire.Decode(params, in, decodeDescribeVpcsInput); err != nil {
 		return nil, err
@@ -752,10 +752,10 @@ func serveDescribeVpcs(ctx context.Context, api API, params url.Values, requestI
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("DescribeVpcs", requestID, out, encodeDescribeVpcsOutput), nil
+	return wire.Append(into, "DescribeVpcs", requestID, out, encodeDescribeVpcsOutput), nil
 }
 
-func serveGetConsoleOutput(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveGetConsoleOutput(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(GetConsoleOutputInput)
 	if err := wire.Decode(params, in, decodeGetConsoleOutputInput); err != nil {
 		return nil, err
@@ -764,10 +764,10 @@ func serveGetConsoleOutput(ctx context.Context, api API, params url.Values, requ
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("GetConsoleOutput", requestID, out, encodeGetConsoleOutputOutput), nil
+	return wire.Append(into, "GetConsoleOutput", requestID, out, encodeGetConsoleOutputOutput), nil
 }
 
-func serveImportKeyPair(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveImportKeyPair(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ImportKeyPairInput)
 	if err := wire.Decode(params, in, decodeImportKeyPairInput); err != nil {
 		return nil, err
@@ -776,10 +776,10 @@ func serveImportKeyPair(ctx context.Context, api API, params url.Values, request
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("ImportKeyPair", requestID, out, encodeImportKeyPairOutput), nil
+	return wire.Append(into, "ImportKeyPair", requestID, out, encodeImportKeyPairOutput), nil
 }
 
-func serveModifyImageAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveModifyImageAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ModifyImageAttributeInput)
 	if err := wire.Decode(params, in, decodeModifyImageAttributeInput); err != nil {
 		return nil, err
@@ -788,10 +788,10 @@ func serveModifyImageAttribute(ctx context.Context, api API, params url.Values, 
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("ModifyImageAttribute", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "ModifyImageAttribute", requestID, nil, nil), nil
 }
 
-func serveModifyInstanceAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveModifyInstanceAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ModifyInstanceAttributeInput)
 	if err := wire.Decode(params, in, decodeModifyInstanceAttributeInput); err != nil {
 		return nil, err
@@ -800,10 +800,10 @@ func serveModifyInstanceAttribute(ctx context.Context, api API, params url.Value
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("ModifyInstanceAttribute", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "ModifyInstanceAttribute", requestID, nil, nil), nil
 }
 
-func serveModifySubnetAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveModifySubnetAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ModifySubnetAttributeInput)
 	if err := wire.Decode(params, in, decodeModifySubnetAttributeInput); err != nil {
 		return nil, err
@@ -812,10 +812,10 @@ func serveModifySubnetAttribute(ctx context.Context, api API, params url.Values,
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("ModifySubnetAttribute", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "ModifySubnetAttribute", requestID, nil, nil), nil
 }
 
-func serveModifyVpcAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveModifyVpcAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ModifyVpcAttributeInput)
 	if err := wire.Decode(params, in, decodeModifyVpcAttributeInput); err != nil {
 		return nil, err
@@ -824,10 +824,10 @@ func serveModifyVpcAttribute(ctx context.Context, api API, params url.Values, re
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("ModifyVpcAttribute", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "ModifyVpcAttribute", requestID, nil, nil), nil
 }
 
-func serveRebootInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveRebootInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(RebootInstancesInput)
 	if err := wire.Decode(params, in, decodeRebootInstancesInput); err != nil {
 		return nil, err
@@ -836,10 +836,10 @@ func serveRebootInstances(ctx context.Context, api API, params url.Values, reque
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("RebootInstances", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "RebootInstances", requestID, nil, nil), nil
 }
 
-func serveRegisterImage(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveRegisterImage(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(RegisterImageInput)
 	if err := wire.Decode(params, in, decodeRegisterImageInput); err != nil {
 		return nil, err
@@ -848,10 +848,10 @@ func serveRegisterImage(ctx context.Context, api API, params url.Values, request
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("RegisterImage", requestID, out, encodeRegisterImageOutput), nil
+	return wire.Append(into, "RegisterImage", requestID, out, encodeRegisterImageOutput), nil
 }
 
-func serveResetImageAttribute(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveResetImageAttribute(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(ResetImageAttributeInput)
 	if err := wire.Decode(params, in, decodeResetImageAttributeInput); err != nil {
 		return nil, err
@@ -860,10 +860,10 @@ func serveResetImageAttribute(ctx context.Context, api API, params url.Values, r
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode[struct{}]("ResetImageAttribute", requestID, nil, nil), nil
+	return wire.Append[struct{}](into, "ResetImageAttribute", requestID, nil, nil), nil
 }
 
-func serveRevokeSecurityGroupEgress(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveRevokeSecurityGroupEgress(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(RevokeSecurityGroupEgressInput)
 	if err := wire.Decode(params, in, decodeRevokeSecurityGroupEgressInput); err != nil {
 		return nil, err
@@ -872,10 +872,10 @@ func serveRevokeSecurityGroupEgress(ctx context.Context, api API, params url.Val
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("RevokeSecurityGroupEgress", requestID, out, encodeRevokeSecurityGroupEgressOutput), nil
+	return wire.Append(into, "RevokeSecurityGroupEgress", requestID, out, encodeRevokeSecurityGroupEgressOutput), nil
 }
 
-func serveRevokeSecurityGroupIngress(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveRevokeSecurityGroupIngress(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(RevokeSecurityGroupIngressInput)
 	if err := wire.Decode(params, in, decodeRevokeSecurityGroupIngressInput); err != nil {
 		return nil, err
@@ -884,10 +884,10 @@ func serveRevokeSecurityGroupIngress(ctx context.Context, api API, params url.Va
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("RevokeSecurityGroupIngress", requestID, out, encodeRevokeSecurityGroupIngressOutput), nil
+	return wire.Append(into, "RevokeSecurityGroupIngress", requestID, out, encodeRevokeSecurityGroupIngressOutput), nil
 }
 
-func serveRunInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveRunInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(RunInstancesInput)
 	if err := wire.Decode(params, in, decodeRunInstancesInput); err != nil {
 		return nil, err
@@ -896,10 +896,10 @@ func serveRunInstances(ctx context.Context, api API, params url.Values, requestI
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("RunInstances", requestID, out, encodeReservation), nil
+	return wire.Append(into, "RunInstances", requestID, out, encodeReservation), nil
 }
 
-func serveStartInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveStartInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(StartInstancesInput)
 	if err := wire.Decode(params, in, decodeStartInstancesInput); err != nil {
 		return nil, err
@@ -908,10 +908,10 @@ func serveStartInstances(ctx context.Context, api API, params url.Values, reques
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("StartInstances", requestID, out, encodeStartInstancesOutput), nil
+	return wire.Append(into, "StartInstances", requestID, out, encodeStartInstancesOutput), nil
 }
 
-func serveStopInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveStopInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(StopInstancesInput)
 	if err := wire.Decode(params, in, decodeStopInstancesInput); err != nil {
 		return nil, err
@@ -920,10 +920,10 @@ func serveStopInstances(ctx context.Context, api API, params url.Values, request
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("StopInstances", requestID, out, encodeStopInstancesOutput), nil
+	return wire.Append(into, "StopInstances", requestID, out, encodeStopInstancesOutput), nil
 }
 
-func serveTerminateInstances(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {
+func serveTerminateInstances(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {
 	in := new(TerminateInstancesInput)
 	if err := wire.Decode(params, in, decodeTerminateInstancesInput); err != nil {
 		return nil, err
@@ -932,5 +932,5 @@ func serveTerminateInstances(ctx context.Context, api API, params url.Values, re
 	if err != nil {
 		return nil, err
 	}
-	return wire.Encode("TerminateInstances", requestID, out, encodeTerminateInstancesOutput), nil
+	return wire.Append(into, "TerminateInstances", requestID, out, encodeTerminateInstancesOutput), nil
 }

@@ -3,6 +3,7 @@
 package ec2gen
 
 import (
+	"iter"
 	"time"
 )
 
@@ -342,8 +343,8 @@ type DescribeInstancesInput struct {
 }
 
 type DescribeInstancesOutput struct {
-	Reservations []Reservation `xml:"reservationSet>item"`
-	NextToken    *string       `xml:"nextToken"`
+	Reservations iter.Seq[*Reservation] `xml:"reservationSet>item"`
+	NextToken    *string                `xml:"nextToken"`
 }
 
 type DescribeKeyPairsInput struct {

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
+	"sync"
 
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
@@ -14,22 +17,35 @@ import (
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
-// views joins instances with their interfaces and the names of their groups. An interface that went away meanwhile is
-// not an error: its instance is on its way out.
+// views joins instances with the names of their groups, and those that come from a launch with their interfaces. One that
+// went away meanwhile is not an error: its instance is on its way out.
 func (a *api) views(ctx context.Context, instances []*compute.Instance) ([]convert.View, error) {
 	if len(instances) == 0 {
 		return nil, nil
 	}
-	wanted, groups := make([]ids.Interface, 0, len(instances)), []ids.SecurityGroup{}
+	var wanted []ids.Interface
+	var groups []ids.SecurityGroup
+	want := func(list []ids.SecurityGroup) {
+		for _, id := range list {
+			if !slices.Contains(groups, id) {
+				groups = append(groups, id)
+			}
+		}
+	}
 	for _, i := range instances {
-		wanted, groups = append(wanted, i.Interface), append(groups, i.Groups...)
+		want(i.Groups)
+		if i.Network == nil {
+			wanted = append(wanted, i.Interface)
+			continue
+		}
+		want(i.Network.Groups)
 	}
 	interfaces, names, err := a.VPC.Attached(ctx, caller(ctx), wanted, groups)
 	if err != nil {
 		return nil, err
 	}
 	return each(instances, func(i *compute.Instance) convert.View {
-		return convert.View{Instance: i, Interface: interfaces[i.Interface], Names: names}
+		return convert.View{Instance: i, Interface: cmp.Or(i.Network, interfaces[i.Interface]), Names: names}
 	}), nil
 }
 
@@ -55,19 +71,27 @@ func (a *api) DescribeInstances(ctx context.Context, in *ec2gen.DescribeInstance
 	return &ec2gen.DescribeInstancesOutput{Reservations: reservations(found), NextToken: next}, nil
 }
 
-// reservations groups instances, which are in order of their launch.
-func reservations(views []*convert.View) []ec2gen.Reservation {
-	var list []ec2gen.Reservation
-	for len(views) > 0 {
-		first := views[0]
-		n := slices.IndexFunc(views, func(v *convert.View) bool { return v.Reservation != first.Reservation })
-		if n < 0 {
-			n = len(views)
+// arenas are for one page each. What is in one is as large as a reservation.
+var arenas = sync.Pool{New: func() any { return new(convert.Arena) }}
+
+// reservations groups instances, which are in order of their launch. They are made while they are written.
+func reservations(views []*convert.View) iter.Seq[*ec2gen.Reservation] {
+	return func(yield func(*ec2gen.Reservation) bool) {
+		arena := arenas.Get().(*convert.Arena)
+		defer arenas.Put(arena)
+		for rest := views; len(rest) > 0; {
+			first := rest[0]
+			n := slices.IndexFunc(rest, func(v *convert.View) bool { return v.Reservation != first.Reservation })
+			if n < 0 {
+				n = len(rest)
+			}
+			arena.Reset()
+			if !yield(arena.Reservation(first.Reservation, first.Account, rest[:n])) {
+				return
+			}
+			rest = rest[n:]
 		}
-		list = append(list, convert.Reservation(first.Reservation, first.Account, each(views[:n], func(v *convert.View) ec2gen.Instance { return convert.Instance(*v) })))
-		views = views[n:]
 	}
-	return list
 }
 
 var instanceFilters = makeInstanceFilters()
@@ -108,10 +132,8 @@ func makeInstanceFilters() filter.Table[*convert.View] {
 		"key-name":                                   one(func(v item) string { return v.KeyName }),
 		"launch-index":                               count(func(v item) int { return v.LaunchIndex }),
 		"launch-time":                                one(func(v item) string { return v.LaunchTime.UTC().Format(filterTime) }),
-		"metadata-options.http-tokens":               one(func(v item) ec2gen.HttpTokensState { return *convert.Instance(*v).MetadataOptions.HttpTokens }),
-		"metadata-options.http-endpoint": one(func(v item) ec2gen.InstanceMetadataEndpointState {
-			return *convert.Instance(*v).MetadataOptions.HttpEndpoint
-		}),
+		"metadata-options.http-tokens":               one(func(v item) ec2gen.HttpTokensState { return *convert.Tokens(v.Metadata) }),
+		"metadata-options.http-endpoint":             one(func(v item) ec2gen.InstanceMetadataEndpointState { return *convert.Endpoint(v.Metadata) }),
 		"metadata-options.http-put-response-hop-limit": count(func(v item) int { return max(v.Metadata.HopLimit, 1) }),
 		"monitoring-state":           always[item]("disabled"),
 		"owner-id":                   one(func(v item) ids.Account { return v.Account }),

@@ -136,5 +136,13 @@ func stateNames(codes []string) []string {
 // pointers makes items of views.
 func (a *api) pointers(ctx context.Context, instances []*compute.Instance) ([]*convert.View, error) {
 	views, err := a.views(ctx, instances)
-	return each(views, func(v convert.View) *convert.View { return &v }), err
+	return pointersTo(views), err
+}
+
+func pointersTo(views []convert.View) []*convert.View {
+	list := make([]*convert.View, len(views))
+	for i := range views {
+		list[i] = &views[i]
+	}
+	return list
 }

@@ -45,8 +45,7 @@ func (a *api) RunInstances(ctx context.Context, in *ec2gen.RunInstancesInput) (*
 		a.Log.WarnContext(ctx, "launch answered without interfaces", "reservation", string(launched.ID), "err", err)
 		views = each(launched.Instances, func(i *compute.Instance) convert.View { return convert.View{Instance: i} })
 	}
-	out := convert.Reservation(launched.ID, launched.Account, each(views, convert.Instance))
-	return &out, nil
+	return new(convert.Arena).Reservation(launched.ID, launched.Account, pointersTo(views)), nil
 }
 
 // launch reads a request, in the order in which EC2 finds fault with one: what is missing, counts, then the rest.

@@ -39,8 +39,16 @@ func (s Scope) String() string {
 
 // ParseCredential splits "key id/date/region/service/aws4_request".
 func ParseCredential(text string) (accessKeyID string, scope Scope, ok bool) {
-	parts := strings.Split(text, "/")
-	if len(parts) != 5 || parts[4] != terminator || slices.Contains(parts, "") {
+	var parts [5]string
+	n := 0
+	for part := range strings.SplitSeq(text, "/") {
+		if n == len(parts) || part == "" {
+			return "", Scope{}, false
+		}
+		parts[n] = part
+		n++
+	}
+	if parts[4] != terminator {
 		return "", Scope{}, false
 	}
 	return parts[0], Scope{Date: parts[1], Region: parts[2], Service: parts[3]}, true

@@ -126,11 +126,12 @@ func (c *Cursor[V]) skip() {
 // Merge takes the next entries of several maps in order, up to limit, those after a key; a key in several of them comes
 // once.
 func Merge[V any](maps []*Map[V], after string, limit int) []V {
-	cursors := make([]Cursor[V], len(maps))
+	cursors, length := make([]Cursor[V], len(maps)), 0
 	for i, m := range maps {
 		cursors[i] = m.After(after)
+		length += m.Len()
 	}
-	var out []V
+	out := make([]V, 0, min(limit, length))
 	for len(out) < limit {
 		least, from := "", -1
 		for i := range cursors {

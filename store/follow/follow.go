@@ -1,7 +1,7 @@
 // Package follow keeps an in-memory view of rows up to date: one snapshot, then every transaction after it.
 //
 // A Follower owns its position and nothing else. It calls apply from one goroutine, in version order, without gap or
-// repetition; when the history it stood on is gone it starts over with a snapshot, which replaces all that the view
+// repetition, with all that it has been told meanwhile: the further it is behind, the less a transaction costs. When the history it stood on is gone it starts over with a snapshot, which replaces all that the view
 // holds. WaitVersion makes reads of a view see a version that the caller knows of.
 //
 // Deliberately absent: the view itself and its locks. Start with New, Run and WaitVersion.
@@ -11,13 +11,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/nimbrel/nimbrel/store"
 )
 
-// Batch is one step: the whole content of the prefixes at a version when Snapshot is set, else one transaction's
-// changes. Keys are relative to the handle.
+// Batch is one step: the whole content of the prefixes at a version when Snapshot is set, else the changes of one transaction
+// or of several that follow each other, in their order. Keys are relative to the handle.
 type Batch struct {
 	Snapshot bool
 	Version  store.Version
@@ -93,15 +94,41 @@ func (f *Follower) follow(ctx context.Context) error {
 	f.apply(b)
 	f.reach(b.Version)
 	for {
-		next, err := feed.Next(ctx)
+		next, err := gather(ctx, feed)
 		if err != nil {
 			return fmt.Errorf("follow from version %d: %w", b.Version, err)
 		}
-		if !next.Progress {
-			f.apply(Batch{Version: next.Version, Changes: next.Changes})
+		if len(next.Changes) > 0 {
+			f.apply(next)
 		}
 		f.reach(next.Version)
 	}
+}
+
+// gatherChanges bounds the changes that are applied at once, but for those of one transaction.
+const gatherChanges = 1024
+
+// ended is a context for what must not wait.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// gather waits for the next transaction, or progress mark, and takes those along that are at hand.
+func gather(ctx context.Context, feed store.Feed) (Batch, error) {
+	next, err := feed.Next(ctx)
+	if err != nil {
+		return Batch{}, err
+	}
+	b := Batch{Version: next.Version, Changes: slices.Clip(next.Changes)}
+	for len(b.Changes) < gatherChanges {
+		if next, err = feed.Next(ended); err != nil {
+			break // an error that is not of ended comes again
+		}
+		b.Version, b.Changes = next.Version, append(b.Changes, next.Changes...)
+	}
+	return b, nil
 }
 
 func (f *Follower) reach(v store.Version) {

@@ -131,3 +131,36 @@ func TestFollowStartsOver(t *testing.T) {
 		t.Errorf("rows %v, %d snapshots, disorder %v", rows, snapshots, disorder)
 	}
 }
+
+// TestFollowCatchesUp holds that a view whose taking is slow takes more at a time, and all of it.
+func TestFollowCatchesUp(t *testing.T) {
+	db := store.New(storetest.NewMemory(), store.Options{Tenant: "t"})
+	v := &view{}
+	steps, first, hold := 0, make(chan struct{}), make(chan struct{})
+	f := New(db, [][]byte{store.Prefix("a")}, func(b Batch) {
+		if steps++; steps == 2 { // after the snapshot
+			close(first)
+			<-hold
+		}
+		v.apply(b)
+	})
+	start(t, f)
+	wait(t, f, 0)
+	const transactions = 3*gatherChanges + 1
+	var last store.Version
+	for i := range transactions {
+		last = write(t, db, func(tx *store.Tx) { tx.Put(store.Key("a", i%7), store.Int(int64(i))) })
+		if i == 0 {
+			<-first
+		}
+	}
+	close(hold)
+	wait(t, f, last)
+	rows, _, disorder := v.copied()
+	if len(rows) != 7 || rows[string(store.Prefix("a", (transactions-1)%7))] != transactions-1 || disorder {
+		t.Errorf("rows %v, disorder %v", rows, disorder)
+	}
+	if steps > 10 {
+		t.Errorf("%d steps for %d transactions that waited", steps, transactions)
+	}
+}

@@ -61,6 +61,21 @@ func testFeed(t *testing.T, e store.Engine) {
 			t.Errorf("mark %+v, %v", mark, err)
 		}
 	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	hasty := s.watch(0)
+	for i := range versions { // what is at hand depends on the engine; none is passed over
+		b, err := hasty.Next(ended)
+		if errors.Is(err, context.Canceled) {
+			b, err = s.nextBatch(hasty), nil
+		}
+		if err != nil || b.Version != versions[i] || len(b.Changes) == 0 {
+			t.Fatalf("transaction %d without waiting: %+v, %v", i, b, err)
+		}
+	}
+	if b, err := hasty.Next(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("at the end without waiting: %+v, %v", b, err)
+	}
 	check(live, 0)
 	check(s.watch(0), 0)
 	check(s.watch(versions[6]), 7)

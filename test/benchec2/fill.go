@@ -12,6 +12,7 @@ import (
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computetest"
+	"github.com/nimbrel/nimbrel/image"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/vpc"
 )
@@ -50,7 +51,7 @@ func fill(ctx context.Context, w *computetest.World, n int) error {
 				r.ClientToken = fmt.Sprint("fill-", at) // a launch that is asked for again is the same
 				r.InstanceTags = map[string]string{"env": "bench", "batch": fmt.Sprint(at / 1000)}
 				_, err := w.Compute().RunInstances(ctx, w.Account, r)
-				for errors.Is(err, compute.ErrBehind) || errors.Is(err, vpc.ErrBehind) || errors.Is(err, account.ErrBehind) { // it launches more than the machine follows
+				for behind(err) { // it launches more than the machine follows
 					_, err = w.Compute().RunInstances(ctx, w.Account, r)
 				}
 				if err != nil {
@@ -59,10 +60,26 @@ func fill(ctx context.Context, w *computetest.World, n int) error {
 			}
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return nil
+	return group.Wait()
+}
+
+// behind says that a client would ask again.
+func behind(err error) bool {
+	return errors.Is(err, compute.ErrBehind) || errors.Is(err, vpc.ErrBehind) || errors.Is(err, account.ErrBehind) || errors.Is(err, image.ErrBehind)
+}
+
+// settle waits until every instance runs. A cloud that still boots uses the processors that are to be measured.
+func settle(ctx context.Context, w *computetest.World) error {
+	pending := compute.Page{Limit: 1, Where: []compute.Condition{{Property: compute.ByState, Values: []string{compute.Pending.String()}}}}
+	var failed error
+	err := w.Await(ctx, func() bool {
+		found, _, err := w.Compute().PageInstances(ctx, w.Account, pending)
+		if !behind(err) {
+			failed = err
+		}
+		return failed != nil || (err == nil && len(found) == 0)
+	})
+	return errors.Join(failed, err)
 }
 
 func another(ctx context.Context, w *computetest.World, n int) (ids.Subnet, error) {

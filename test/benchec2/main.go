@@ -36,11 +36,19 @@ type options struct {
 	flood             int
 }
 
+// size is how many instances there are, for the names of figures.
+func (o options) size() string {
+	if o.instances%1000 == 0 {
+		return fmt.Sprintf("%dk", o.instances/1000)
+	}
+	return fmt.Sprint(o.instances)
+}
+
 func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "build", "where the store lies while this runs; must be on a disk")
 	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
-	flag.IntVar(&o.instances, "instances", 100_000, "instances in the account; the figures' names hold for the default only")
+	flag.IntVar(&o.instances, "instances", 100_000, "instances in the account; the goals are for the default")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds with and without the flood, each")
 	flag.DurationVar(&o.round, "round", 5*time.Second, "how long a round is")
 	flag.IntVar(&o.flood, "flood", 10_000, "describes a second of the noisy account")
@@ -86,7 +94,11 @@ func measure(ctx context.Context, w *computetest.World, o options) error {
 	if err := fill(ctx, w, o.instances); err != nil {
 		return err
 	}
-	fmt.Printf("%d instances launched in %v\n", o.instances, time.Since(began).Round(time.Second))
+	launched := time.Since(began)
+	if err := settle(ctx, w); err != nil {
+		return fmt.Errorf("wait for running instances: %w", err)
+	}
+	fmt.Printf("%d instances launched in %v, running after %v\n", o.instances, launched.Round(time.Second), time.Since(began).Round(time.Second))
 	many, err := openClient(ctx, w, w.Account)
 	if err != nil {
 		return err
@@ -95,7 +107,7 @@ func measure(ctx context.Context, w *computetest.World, o options) error {
 	if err := many.pages(r, o); err != nil {
 		return err
 	}
-	if err := many.lookups(r); err != nil {
+	if err := many.lookups(r, o); err != nil {
 		return err
 	}
 	other, err := many.neighbour(ctx, w)

@@ -88,17 +88,28 @@ func (g *generator) encoders() *gofile.File {
 		f.P("")
 		f.P("func encode%s(x *wire.XML, v *%s) {", g.names[shape], g.names[shape])
 		for _, m := range shape.Members {
-			f.P("%s", g.encode(m))
+			f.P("%s", g.encode(shape, m))
 		}
 		f.P("}")
 	}
 	return f
 }
 
-// encode is the statement that writes one member.
-func (g *generator) encode(m *ec2model.Member) string {
+// streamed are the lists that an answer's maker gives one element at a time, while they are written, by the structures
+// that hold them. A page of them is megabytes of structures that would all be there at once.
+var streamed = map[string]string{"DescribeInstancesResult": "Reservations"}
+
+func isStreamed(of *ec2model.Shape, m *ec2model.Member) bool {
+	name, found := streamed[of.Name]
+	return found && name == m.Name
+}
+
+// encode is the statement that writes one member of a structure.
+func (g *generator) encode(of *ec2model.Shape, m *ec2model.Member) string {
 	shape, name, field := m.Shape, fmt.Sprintf("%q", m.XMLName), "v."+gofile.Identifier(m.Name)
 	switch {
+	case isStreamed(of, m):
+		return fmt.Sprintf(`wire.AppendEach(x, %s, "item", %s, encode%s)`, name, field, g.names[shape.Element])
 	case shape.Kind == ec2model.Structure:
 		return fmt.Sprintf("wire.AppendStruct(x, %s, %s, encode%s)", name, field, g.names[shape])
 	case shape.Kind == ec2model.List:

@@ -10,8 +10,12 @@ import (
 // types writes a Go structure for each structure of the model. The xml tags serve clients and tests that read an answer
 // with encoding/xml; the encoders do not look at them.
 func (g *generator) types() *gofile.File {
-	f := gofile.New("gen_types.go", g.pkg, "time")
 	all := func(*ec2model.Shape) bool { return true }
+	imports := []string{"time"}
+	if slices.ContainsFunc(g.structures(all), func(s *ec2model.Shape) bool { return streamed[s.Name] != "" }) {
+		imports = []string{"iter", "time"}
+	}
+	f := gofile.New("gen_types.go", g.pkg, imports...)
 	for _, shape := range g.structures(all) {
 		f.P("")
 		f.P("type %s struct {", g.names[shape])
@@ -20,7 +24,11 @@ func (g *generator) types() *gofile.File {
 			if shape.InOutput {
 				tag = " `xml:\"" + xmlPath(m) + "\"`"
 			}
-			f.P("%s %s%s", gofile.Identifier(m.Name), g.goType(m.Shape), tag)
+			kind := g.goType(m.Shape)
+			if isStreamed(shape, m) {
+				kind = "iter.Seq[*" + g.elementType(m.Shape.Element) + "]"
+			}
+			f.P("%s %s%s", gofile.Identifier(m.Name), kind, tag)
 		}
 		f.P("}")
 	}
@@ -134,7 +142,7 @@ func (g *generator) serve() *gofile.File {
 			result, encode = "_", "nil"
 		}
 		f.P("")
-		f.P("func serve%s(ctx context.Context, api API, params url.Values, requestID string) ([]byte, error) {", a.Name)
+		f.P("func serve%s(ctx context.Context, api API, params url.Values, requestID string, into []byte) ([]byte, error) {", a.Name)
 		f.P("in := new(%s)", g.inputName(a))
 		f.P("if err := wire.Decode(params, in, decode%s); err != nil {", g.names[a.Input])
 		f.P("return nil, err")
@@ -144,9 +152,9 @@ func (g *generator) serve() *gofile.File {
 		f.P("return nil, err")
 		f.P("}")
 		if a.Output == nil {
-			f.P("return wire.Encode[struct{}](%q, requestID, nil, nil), nil", a.Name)
+			f.P("return wire.Append[struct{}](into, %q, requestID, nil, nil), nil", a.Name)
 		} else {
-			f.P("return wire.Encode(%q, requestID, %s, %s), nil", a.Name, result, encode)
+			f.P("return wire.Append(into, %q, requestID, %s, %s), nil", a.Name, result, encode)
 		}
 		f.P("}")
 	}

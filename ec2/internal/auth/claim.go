@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,20 +167,29 @@ func parseAuthorization(header string) (authorization, error) {
 	if algorithm != sigv4.Algorithm {
 		return authorization{}, incomplete("Authorization must begin with %s.", sigv4.Algorithm)
 	}
-	var a authorization
-	fields := map[string]*string{"Credential": &a.credential, "SignedHeaders": &a.signedHeaders, "Signature": &a.signature}
-	parts := strings.Split(rest, ",")
-	if len(parts) != len(fields) {
+	if strings.Count(rest, ",") != 2 {
 		return authorization{}, incomplete("Authorization needs exactly %v.", []string{"Credential", "SignedHeaders", "Signature"})
 	}
-	for _, part := range parts {
+	var a authorization
+	for part := range strings.SplitSeq(rest, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		field := fields[name]
-		if field == nil || value == "" {
-			return authorization{}, incomplete("Authorization needs each of %v once.", slices.Sorted(slices.Values([]string{"Credential", "SignedHeaders", "Signature"})))
+		if field := a.field(name); field != nil && *field == "" && value != "" {
+			*field = value
+			continue
 		}
-		*field = value
-		delete(fields, name)
+		return authorization{}, incomplete("Authorization needs each of %v once.", []string{"Credential", "Signature", "SignedHeaders"})
 	}
 	return a, nil
+}
+
+func (a *authorization) field(name string) *string {
+	switch name {
+	case "Credential":
+		return &a.credential
+	case "SignedHeaders":
+		return &a.signedHeaders
+	case "Signature":
+		return &a.signature
+	}
+	return nil
 }

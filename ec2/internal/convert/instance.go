@@ -37,6 +37,13 @@ func (v View) Gone() bool { return v.State == compute.Terminated }
 
 // State converts a state.
 func State(s compute.State) *ec2gen.InstanceState {
+	if shown := states[s]; shown != nil {
+		return shown
+	}
+	return newState(s)
+}
+
+func newState(s compute.State) *ec2gen.InstanceState {
 	return &ec2gen.InstanceState{Code: number(s), Name: new(ec2gen.InstanceStateName(s.String()))}
 }
 
@@ -49,107 +56,165 @@ func StateChanges(changes []compute.StateChange) []ec2gen.InstanceStateChange {
 	return list
 }
 
-// Instance converts an instance. A terminated one has no network and no disk, as in EC2.
-func Instance(v View) ec2gen.Instance {
-	out := ec2gen.Instance{
-		AmiLaunchIndex: number(v.LaunchIndex), ImageId: text(v.Image), InstanceId: text(v.ID), InstanceType: new(v.Type),
-		KeyName: present(v.KeyName), LaunchTime: instant(v.LaunchTime), Monitoring: &ec2gen.Monitoring{State: new(ec2gen.MonitoringStateDisabled)},
-		Placement:      &ec2gen.Placement{AvailabilityZone: new(v.Zone), GroupName: new(""), Tenancy: new(ec2gen.TenancyDefault)},
-		PrivateDnsName: new(""), PublicDnsName: new(""), State: State(v.State), StateTransitionReason: new(v.TransitionReason),
-		Architecture: new(ec2gen.ArchitectureValues(v.Architecture)), ClientToken: new(v.ClientToken), EbsOptimized: new(false), EnaSupport: new(true),
-		Hypervisor: new(hypervisor), RootDeviceName: new(v.RootDeviceName), RootDeviceType: new(ec2gen.DeviceTypeEbs),
-		StateReason: stateReason(v.Reason), Tags: Tags(v.Tags), VirtualizationType: new(ec2gen.VirtualizationTypeHvm),
-		CpuOptions: cpuOptions(v.Type), HibernationOptions: &ec2gen.HibernationOptions{Configured: new(false)},
-		CapacityReservationSpecification: &ec2gen.CapacityReservationSpecificationResponse{CapacityReservationPreference: new(ec2gen.CapacityReservationPreferenceOpen)},
-		MetadataOptions:                  metadataOptions(v.Metadata), EnclaveOptions: &ec2gen.EnclaveOptions{Enabled: new(false)},
-		PlatformDetails: new(platformDetails), UsageOperation: new(usageOperation), UsageOperationUpdateTime: instant(v.CreateTime),
-		PrivateDnsNameOptions: &ec2gen.PrivateDnsNameOptionsResponse{
-			HostnameType: new(ec2gen.HostnameTypeIpName), EnableResourceNameDnsARecord: new(false), EnableResourceNameDnsAAAARecord: new(false),
-		},
-		MaintenanceOptions: &ec2gen.InstanceMaintenanceOptions{AutoRecovery: new(ec2gen.InstanceAutoRecoveryStateDefault)},
+// What is the same for every instance, or one of a few. Answers are written and never changed, so they can share it.
+var (
+	yes, no, nothing = new(true), new(false), new("")
+	firstCard        = new(int32(0)) // the network card of every interface
+	interfaceKind    = new("interface")
+	platform         = new(platformDetails)
+	usage            = new(usageOperation)
+	shownHypervisor  = new(hypervisor)
+	ebs              = new(ec2gen.DeviceTypeEbs)
+	hvm              = new(ec2gen.VirtualizationTypeHvm)
+	tenancy          = new(ec2gen.TenancyDefault)
+	unmonitored      = &ec2gen.Monitoring{State: new(ec2gen.MonitoringStateDisabled)}
+	noHibernation    = &ec2gen.HibernationOptions{Configured: no}
+	noEnclave        = &ec2gen.EnclaveOptions{Enabled: no}
+	openReservation  = &ec2gen.CapacityReservationSpecificationResponse{CapacityReservationPreference: new(ec2gen.CapacityReservationPreferenceOpen)}
+	maintenance      = &ec2gen.InstanceMaintenanceOptions{AutoRecovery: new(ec2gen.InstanceAutoRecoveryStateDefault)}
+	ipNames          = &ec2gen.PrivateDnsNameOptionsResponse{HostnameType: new(ec2gen.HostnameTypeIpName), EnableResourceNameDnsARecord: no, EnableResourceNameDnsAAAARecord: no}
+	optionsApplied   = new(ec2gen.InstanceMetadataOptionsStateApplied)
+	tokensOptional   = new(ec2gen.HttpTokensStateOptional)
+	tokensRequired   = new(ec2gen.HttpTokensStateRequired)
+	endpointEnabled  = new(ec2gen.InstanceMetadataEndpointStateEnabled)
+	endpointDisabled = new(ec2gen.InstanceMetadataEndpointStateDisabled)
+	metadataIPv6     = new(ec2gen.InstanceMetadataProtocolStateDisabled)
+	metadataTags     = new(ec2gen.InstanceMetadataTagsStateDisabled)
+	states           = shownStates(compute.Pending, compute.Running, compute.ShuttingDown, compute.Terminated, compute.Stopping, compute.Stopped)
+)
+
+func shownStates(list ...compute.State) (shown [256]*ec2gen.InstanceState) {
+	for _, s := range list {
+		shown[s] = newState(s)
+	}
+	return shown
+}
+
+func truth(b bool) *bool {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// fill converts an instance. A terminated one has no network and no disk, as in EC2.
+func (a *Arena) fill(out *ec2gen.Instance, v *View) {
+	*out = ec2gen.Instance{
+		AmiLaunchIndex: a.number(v.LaunchIndex), ImageId: lend(a, v.Image), InstanceId: lend(a, v.ID), InstanceType: lend(a, v.Type),
+		KeyName: lendPresent(a, v.KeyName), LaunchTime: a.instant(v.LaunchTime), Monitoring: unmonitored,
+		Placement:      a.placements.put(ec2gen.Placement{AvailabilityZone: lend(a, v.Zone), GroupName: nothing, Tenancy: tenancy}),
+		PrivateDnsName: nothing, PublicDnsName: nothing, State: State(v.State), StateTransitionReason: lend(a, v.TransitionReason),
+		Architecture: (*ec2gen.ArchitectureValues)(lend(a, v.Architecture)), ClientToken: lend(a, v.ClientToken), EbsOptimized: no, EnaSupport: yes,
+		Hypervisor: shownHypervisor, RootDeviceName: lend(a, v.RootDeviceName), RootDeviceType: ebs,
+		StateReason: a.stateReason(v.Reason), Tags: a.tags(v.Tags), VirtualizationType: hvm,
+		CpuOptions: a.cpuOptions(v.Type), HibernationOptions: noHibernation, CapacityReservationSpecification: openReservation,
+		MetadataOptions: a.metadataOptions(v.Metadata), EnclaveOptions: noEnclave,
+		PlatformDetails: platform, UsageOperation: usage, UsageOperationUpdateTime: a.instant(v.CreateTime),
+		PrivateDnsNameOptions: ipNames, MaintenanceOptions: maintenance,
 	}
 	if !v.Gone() {
-		addNetwork(&out, v)
-		out.BlockDeviceMappings = BlockDevices(v.Instance)
+		a.addNetwork(out, v)
+		out.BlockDeviceMappings = a.blockDevices(v.Instance)
 	}
-	return out
 }
 
 // SourceDestCheck is the primary interface's; on while that is not known.
 func (v View) SourceDestCheck() bool { return v.Interface == nil || v.Interface.SourceDestCheck }
 
-func addNetwork(out *ec2gen.Instance, v View) {
-	out.PrivateDnsName, out.PrivateIpAddress = new(v.PrivateDNSName), addressText(v.PrivateIP)
-	out.SubnetId, out.VpcId, out.SourceDestCheck = text(v.Subnet), text(v.VPC), new(v.SourceDestCheck())
-	out.SecurityGroups = v.Names.identifiers(v.Groups())
+func (a *Arena) addNetwork(out *ec2gen.Instance, v *View) {
+	out.PrivateDnsName = lend(a, v.PrivateDNSName)
+	out.SubnetId, out.VpcId, out.SourceDestCheck = lend(a, v.Subnet), lend(a, v.VPC), truth(v.SourceDestCheck())
+	out.SecurityGroups = a.identifiers(v.Names, v.Groups())
 	if v.Interface != nil {
-		out.NetworkInterfaces = []ec2gen.InstanceNetworkInterface{v.Names.instanceInterface(*v.Interface)}
+		out.NetworkInterfaces = a.interfaces.list(1)
+		out.NetworkInterfaces[0] = a.instanceInterface(v.Interface, v.Names)
+	}
+	if v.Interface != nil && v.Interface.Address == v.PrivateIP {
+		out.PrivateIpAddress = out.NetworkInterfaces[0].PrivateIpAddress
+	} else {
+		out.PrivateIpAddress = a.address(v.PrivateIP)
 	}
 }
 
 // instanceInterface converts an interface as DescribeInstances shows it.
-func (n GroupNames) instanceInterface(i vpc.Interface) ec2gen.InstanceNetworkInterface {
-	address := addressText(i.Address)
+func (a *Arena) instanceInterface(i *vpc.Interface, n GroupNames) ec2gen.InstanceNetworkInterface {
+	address, name, created := a.address(i.Address), lendPresent(a, i.PrivateDNSName), a.instant(i.Created)
+	addresses := a.addresses.list(1)
+	addresses[0] = ec2gen.InstancePrivateIpAddress{Primary: yes, PrivateDnsName: name, PrivateIpAddress: address}
 	return ec2gen.InstanceNetworkInterface{
-		Attachment: &ec2gen.InstanceNetworkInterfaceAttachment{
-			AttachTime: instant(i.Created), AttachmentId: text(i.Attachment), DeleteOnTermination: new(i.DeleteOnTermination),
-			DeviceIndex: number(i.DeviceIndex), NetworkCardIndex: new(int32(0)), Status: new(AttachmentStatus(i.State)),
-		},
-		Description: new(i.Description), Groups: n.identifiers(i.Groups), MacAddress: new(i.MAC.String()), NetworkInterfaceId: text(i.ID),
-		OwnerId: text(i.Account), PrivateDnsName: present(i.PrivateDNSName), PrivateIpAddress: address,
-		PrivateIpAddresses: []ec2gen.InstancePrivateIpAddress{{Primary: new(true), PrivateDnsName: present(i.PrivateDNSName), PrivateIpAddress: address}},
-		SourceDestCheck:    new(i.SourceDestCheck), Status: new(InterfaceStatus(i.State)), SubnetId: text(i.Subnet), VpcId: text(i.VPC),
-		InterfaceType: new("interface"),
+		Attachment: a.attachments.put(ec2gen.InstanceNetworkInterfaceAttachment{
+			AttachTime: created, AttachmentId: lend(a, i.Attachment), DeleteOnTermination: truth(i.DeleteOnTermination),
+			DeviceIndex: a.number(i.DeviceIndex), NetworkCardIndex: firstCard, Status: (*ec2gen.AttachmentStatus)(lend(a, AttachmentStatus(i.State))),
+		}),
+		Description: lend(a, i.Description), Groups: a.identifiers(n, i.Groups), MacAddress: lend(a, i.MAC.String()), NetworkInterfaceId: lend(a, i.ID),
+		OwnerId: lend(a, i.Account), PrivateDnsName: name, PrivateIpAddress: address, PrivateIpAddresses: addresses,
+		SourceDestCheck: truth(i.SourceDestCheck), Status: (*ec2gen.NetworkInterfaceStatus)(lend(a, InterfaceStatus(i.State))),
+		SubnetId: lend(a, i.Subnet), VpcId: lend(a, i.VPC), InterfaceType: interfaceKind,
 	}
 }
 
-// BlockDevices converts the root disk.
-func BlockDevices(i *compute.Instance) []ec2gen.InstanceBlockDeviceMapping {
+// blockDevices converts the root disk.
+func (a *Arena) blockDevices(i *compute.Instance) []ec2gen.InstanceBlockDeviceMapping {
 	status := ec2gen.AttachmentStatusAttached
 	if i.State == compute.Pending {
 		status = ec2gen.AttachmentStatusAttaching
 	}
-	return []ec2gen.InstanceBlockDeviceMapping{{
-		DeviceName: new(i.RootDeviceName),
-		Ebs: &ec2gen.EbsInstanceBlockDevice{
-			AttachTime: instant(i.CreateTime), DeleteOnTermination: new(i.DeleteRootOnTerminate), Status: new(status), VolumeId: text(i.RootVolume),
-		},
-	}}
+	list := a.devices.list(1)
+	list[0] = ec2gen.InstanceBlockDeviceMapping{
+		DeviceName: lend(a, i.RootDeviceName),
+		Ebs: a.disks.put(ec2gen.EbsInstanceBlockDevice{
+			AttachTime: a.instant(i.CreateTime), DeleteOnTermination: truth(i.DeleteRootOnTerminate),
+			Status: (*ec2gen.AttachmentStatus)(lend(a, status)), VolumeId: lend(a, i.RootVolume),
+		}),
+	}
+	return list
 }
 
-func stateReason(r compute.Reason) *ec2gen.StateReason {
+func (a *Arena) stateReason(r compute.Reason) *ec2gen.StateReason {
 	if r.Code == "" {
 		return nil
 	}
-	return &ec2gen.StateReason{Code: new(r.Code), Message: new(r.Message)}
+	return a.reasons.put(ec2gen.StateReason{Code: lend(a, r.Code), Message: lend(a, r.Message)})
 }
 
-func cpuOptions(name string) *ec2gen.CpuOptions {
+func (a *Arena) cpuOptions(name string) *ec2gen.CpuOptions {
 	t, found := compute.TypeNamed(name)
 	if !found {
 		return nil
 	}
-	return &ec2gen.CpuOptions{CoreCount: number(t.Cores), ThreadsPerCore: number(t.ThreadsPerCore())}
+	return a.processors.put(ec2gen.CpuOptions{CoreCount: a.number(t.Cores), ThreadsPerCore: a.number(t.ThreadsPerCore())})
 }
 
-func metadataOptions(m compute.MetadataOptions) *ec2gen.InstanceMetadataOptionsResponse {
-	tokens, endpoint := ec2gen.HttpTokensStateOptional, ec2gen.InstanceMetadataEndpointStateEnabled
+func (a *Arena) metadataOptions(m compute.MetadataOptions) *ec2gen.InstanceMetadataOptionsResponse {
+	return a.metadata.put(ec2gen.InstanceMetadataOptionsResponse{
+		State: optionsApplied, HttpTokens: Tokens(m), HttpPutResponseHopLimit: a.number(max(m.HopLimit, 1)),
+		HttpEndpoint: Endpoint(m), HttpProtocolIpv6: metadataIPv6, InstanceMetadataTags: metadataTags,
+	})
+}
+
+// Tokens says whether the metadata service wants a session's token.
+func Tokens(m compute.MetadataOptions) *ec2gen.HttpTokensState {
 	if m.TokensRequired {
-		tokens = ec2gen.HttpTokensStateRequired
+		return tokensRequired
 	}
-	if m.Disabled {
-		endpoint = ec2gen.InstanceMetadataEndpointStateDisabled
-	}
-	return &ec2gen.InstanceMetadataOptionsResponse{
-		State: new(ec2gen.InstanceMetadataOptionsStateApplied), HttpTokens: new(tokens), HttpPutResponseHopLimit: number(max(m.HopLimit, 1)),
-		HttpEndpoint: new(endpoint), HttpProtocolIpv6: new(ec2gen.InstanceMetadataProtocolStateDisabled),
-		InstanceMetadataTags: new(ec2gen.InstanceMetadataTagsStateDisabled),
-	}
+	return tokensOptional
 }
 
-// Reservation converts the instances of one launch.
-func Reservation(id ids.Reservation, account ids.Account, instances []ec2gen.Instance) ec2gen.Reservation {
-	return ec2gen.Reservation{ReservationId: text(id), OwnerId: text(account), Instances: instances}
+// Endpoint says whether the metadata service answers.
+func Endpoint(m compute.MetadataOptions) *ec2gen.InstanceMetadataEndpointState {
+	if m.Disabled {
+		return endpointDisabled
+	}
+	return endpointEnabled
+}
+
+// Reservation converts instances of one launch. What it returns is the arena's.
+func (a *Arena) Reservation(id ids.Reservation, account ids.Account, views []*View) *ec2gen.Reservation {
+	instances := a.instances.list(len(views))
+	for i, v := range views {
+		a.fill(&instances[i], v)
+	}
+	return a.reservations.put(ec2gen.Reservation{ReservationId: lend(a, id), OwnerId: lend(a, account), Instances: instances})
 }
 
 // Status converts an instance's health.
@@ -202,7 +267,7 @@ func Attribute(v View, name ec2gen.InstanceAttributeName) (*ec2gen.InstanceAttri
 	case ec2gen.InstanceAttributeNameRootDeviceName:
 		out.RootDeviceName = value(v.RootDeviceName)
 	case ec2gen.InstanceAttributeNameBlockDeviceMapping:
-		out.BlockDeviceMappings = BlockDevices(v.Instance)
+		out.BlockDeviceMappings = new(Arena).blockDevices(v.Instance)
 	case ec2gen.InstanceAttributeNameGroupSet:
 		out.Groups = v.Names.identifiers(v.Groups())
 	case ec2gen.InstanceAttributeNameSourceDestCheck:

@@ -40,13 +40,14 @@ type body struct {
 
 var errNoRoom = errors.New("too much of other requests is kept")
 
-// begin makes room for nothing yet; the body's end must be called.
-func (b *bodyRoom) begin(r *http.Request) *body {
+// begin makes room for nothing yet; the body's end must be called. It is read into memory, which is at most freeBodyBytes,
+// as far as that goes.
+func (b *bodyRoom) begin(r *http.Request, memory []byte) *body {
 	room := &b.strangers
 	if obs.WasProven(r.Context()) {
 		room = &b.known
 	}
-	return &body{room: room, max: b.max}
+	return &body{room: room, max: b.max, bytes: memory[:0]}
 }
 
 func (b *body) end() { b.room.Add(-b.taken) }

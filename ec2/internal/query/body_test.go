@@ -110,7 +110,7 @@ func TestBodiesAreBounded(t *testing.T) {
 	rooms := &bodyRoom{max: 2 << 20}
 	ask := func() (*body, error) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("a", large)))
-		b := rooms.begin(r)
+		b := rooms.begin(r, nil)
 		return b, b.read(httptest.NewRecorder(), r, time.Minute)
 	}
 	var kept []*body
@@ -132,7 +132,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		t.Errorf("%d bodies of half a MiB fit in 2 MiB", len(kept))
 	}
 	small := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("a", freeBodyBytes-1)))
-	b := rooms.begin(small)
+	b := rooms.begin(small, make([]byte, 10))
 	if err := b.read(httptest.NewRecorder(), small, time.Minute); err != nil || b.taken != 0 {
 		t.Errorf("a small body: %v, it takes %d", err, b.taken)
 	}

@@ -8,8 +8,8 @@ import (
 const header = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
 
 // ec2Error is EC2's own envelope.
-func ec2Error(e *errs.Error, requestID string) []byte {
-	b := []byte(header + "<Response><Errors><Error>")
+func ec2Error(into []byte, e *errs.Error, requestID string) []byte {
+	b := append(into, header+"<Response><Errors><Error>"...)
 	b = element(b, "Code", e.Code)
 	b = element(b, "Message", e.Message)
 	b = append(b, "</Error></Errors>"...)
@@ -18,12 +18,12 @@ func ec2Error(e *errs.Error, requestID string) []byte {
 }
 
 // stsError is the envelope of the plain query protocol. Type says whose fault it was.
-func stsError(e *errs.Error, requestID string) []byte {
+func stsError(into []byte, e *errs.Error, requestID string) []byte {
 	fault := "Sender"
 	if e.Status >= 500 {
 		fault = "Receiver"
 	}
-	b := []byte(header + `<ErrorResponse xmlns="` + stsNamespace + `"><Error>`)
+	b := append(into, header+`<ErrorResponse xmlns="`+stsNamespace+`"><Error>`...)
 	b = element(b, "Type", fault)
 	b = element(b, "Code", e.Code)
 	b = element(b, "Message", e.Message)

@@ -69,6 +69,7 @@ type Record struct {
 type Handler struct {
 	options Options
 	bodies  bodyRoom
+	answers answers
 }
 
 // New makes a Handler.
@@ -79,24 +80,30 @@ func New(options Options) (*Handler, error) {
 	if options.BodyPatience == 0 {
 		options.BodyPatience = defaultBodyPatience
 	}
-	return &Handler{options: options, bodies: bodyRoom{max: defaultBodyRoom}}, nil
+	return &Handler{options: options, bodies: bodyRoom{max: defaultBodyRoom}, answers: newAnswers()}, nil
 }
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.options.Env.Clock.Now()
 	keyID, service := auth.ClaimOf(r)
+	b := buffers.Get().(*buffer)
+	defer b.recycle()
 	record := Record{Service: service, Status: http.StatusOK}
-	record.Call.RequestID = newRequestID(h.options.Env.Random)
-	answer, err := h.serve(w, r, keyID, &record)
+	record.Call.RequestID = b.newRequestID(h.options.Env.Random)
+	answer, err := h.serve(w, r, keyID, &record, b)
 	if err != nil {
 		retryAfter(w, err)
-		answer = h.failure(err, &record)
+		b.failure = h.failure(b.failure[:0], err, &record)
+		answer = b.failure
 	}
-	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
-	w.Header().Set("X-Amzn-Requestid", record.Call.RequestID)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	if err == nil {
+		defer h.answers.keep(answer)
+	}
+	header := w.Header()
+	header["Content-Type"], header["Cache-Control"] = contentType, cacheControl
+	header.Set("X-Amzn-Requestid", record.Call.RequestID)
+	header.Set("Content-Length", strconv.Itoa(len(answer)))
 	w.WriteHeader(record.Status)
 	_, _ = w.Write(answer)                    // the client may be gone; there is nobody left to tell
 	_ = http.NewResponseController(w).Flush() // before the record is kept: the client need not wait for that
@@ -106,19 +113,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// The headers that are the same for every answer.
+var contentType, cacheControl = []string{"text/xml;charset=UTF-8"}, []string{"no-store"}
+
 // serve runs the request's story: read, authenticate, parse, admit, act. It fills the record as it learns.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record) (answer []byte, err error) {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, record *Record, b *buffer) (answer []byte, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	arriving := h.bodies.begin(r)
+	arriving := h.bodies.begin(r, b.body)
 	defer arriving.end()
 	if err := arriving.read(w, r, h.options.BodyPatience); err != nil {
 		return nil, err
 	}
 	body := arriving.bytes
+	b.body = body
 	if action := claimedAction(r, body); h.options.Shed != nil && action != "" {
 		if err := h.options.Shed(keyID, action, readOnly(action)); err != nil {
 			record.Call.Action = action
@@ -162,7 +173,7 @@ func (e *RetryError) Error() string { return e.Err.Error() }
 func (e *RetryError) Unwrap() error { return e.Err }
 
 func retryAfter(w http.ResponseWriter, err error) {
-	if retry := (*RetryError)(nil); errors.As(err, &retry) {
+	if retry, ok := errors.AsType[*RetryError](err); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int((retry.After+time.Second-1)/time.Second)))
 	}
 }
@@ -194,7 +205,14 @@ func (h *Handler) act(ctx context.Context, action ec2gen.Action, call Call, para
 			return nil, err
 		}
 	}
-	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID)
+	var into []byte
+	if action.Paginated {
+		into = h.answers.take()
+	}
+	answer, err := action.Serve(WithCall(ctx, call), h.options.API, params, call.RequestID, into)
+	if err != nil {
+		h.answers.keep(into)
+	}
 	if err != nil && h.options.Errors != nil {
 		err = h.options.Errors(err)
 	}
@@ -227,17 +245,17 @@ func (h *Handler) admit(ctx context.Context, call Call, readOnly bool) (release 
 	return release, err
 }
 
-// failure writes the error's envelope and logs what the client is not shown.
-func (h *Handler) failure(err error, record *Record) []byte {
-	e := (*errs.Error)(nil)
-	if !errors.As(err, &e) {
+// failure appends the error's envelope and logs what the client is not shown.
+func (h *Handler) failure(into []byte, err error, record *Record) []byte {
+	e, ok := errors.AsType[*errs.Error](err)
+	if !ok {
 		h.options.Log.Error("request failed", "action", record.Call.Action, "account", string(record.Call.Account),
 			"request", record.Call.RequestID, "err", err)
 		e = errs.Internal(record.Call.RequestID)
 	}
 	record.Code, record.Status = e.Code, e.Status
 	if record.Service == "sts" {
-		return stsError(e, record.Call.RequestID)
+		return stsError(into, e, record.Call.RequestID)
 	}
-	return ec2Error(e, record.Call.RequestID)
+	return ec2Error(into, e, record.Call.RequestID)
 }

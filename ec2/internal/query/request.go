@@ -2,8 +2,6 @@ package query
 
 import (
 	"bytes"
-	"encoding/hex"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -12,7 +10,6 @@ import (
 
 	"github.com/nimbrel/nimbrel/ec2/errs"
 	"github.com/nimbrel/nimbrel/ec2/internal/wire"
-	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
 // request is a parsed form. params are the action's own: what belongs to the protocol has been taken out.
@@ -75,11 +72,14 @@ func addForm(params url.Values, r *http.Request, body []byte) error {
 // claimedAction finds the action without reading the rest of the form, as far as that can be told at a glance: clients
 // write it plainly. It is empty otherwise.
 func claimedAction(r *http.Request, body []byte) string {
-	for _, form := range []string{r.URL.RawQuery, string(body[:min(len(body), maxGlanceBytes)])} {
-		for pair := range strings.SplitSeq(form, "&") {
-			if action, found := strings.CutPrefix(pair, "Action="); found {
-				return action
-			}
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if action, found := strings.CutPrefix(pair, "Action="); found {
+			return action
+		}
+	}
+	for pair := range bytes.SplitSeq(body[:min(len(body), maxGlanceBytes)], []byte("&")) {
+		if action, found := bytes.CutPrefix(pair, []byte("Action=")); found {
+			return string(action)
 		}
 	}
 	return ""
@@ -107,16 +107,6 @@ func checkVersion(version, newest string) error {
 		return errs.New(errs.NoSuchVersion, "The requested version (%s) of the service is not valid; use %s.", clip(version), newest)
 	}
 	return nil
-}
-
-// newRequestID makes a random UUID (version 4).
-func newRequestID(random io.Reader) string {
-	var raw [16]byte
-	_, err := io.ReadFull(random, raw[:])
-	assert.That(err == nil, "the random source never fails: %v", err)
-	raw[6], raw[8] = raw[6]&0x0f|0x40, raw[8]&0x3f|0x80
-	text := hex.EncodeToString(raw[:])
-	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
 // clip bounds what a message repeats of the client's text.

@@ -4,5 +4,5 @@
 // Invariants: every parameter of a request is either read by a decoder or refused by name; the first error wins and is
 // always an *errs.Error; memory is bounded by the constants here and by the caller's bound on the body.
 //
-// Deliberately absent: actions, shapes and HTTP. Start reading at Decode and Encode.
+// Deliberately absent: actions, shapes and HTTP. Start reading at Decode and Append.
 package wire

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/xml"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +74,30 @@ func TestScalarAnswers(t *testing.T) {
 	want := "<t>2026-01-02T03:04:05.999Z</t><f>2.25</f><l>-1</l><x>AP8=</x><is><item>1</item><item>2</item></is>"
 	if string(x.buf) != want {
 		t.Errorf("got %s, want %s", x.buf, want)
+	}
+}
+
+// TestWriterIsAsThePlainOne compares what is written with how one would write it without counting bytes.
+func TestWriterIsAsThePlainOne(t *testing.T) {
+	texts := []string{"", "a", "plain text", "a<b", "\"", "ö", "\r", "\x00", "\xff", strings.Repeat("long ", 1000), "\ufffe", "tail&"}
+	times := []time.Time{{}, time.UnixMilli(0), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC), time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(-1, 2, 3, 4, 5, 6, 7e6, time.UTC), time.Date(2026, 2, 28, 23, 0, 0, 9e6, time.FixedZone("", -5400))}
+	var x XML
+	var want []byte
+	for _, v := range texts {
+		x.text("name", v)
+		want = append(AppendText(append(want, "<name>"...), v), "</name>"...)
+	}
+	for _, v := range times {
+		x.Time("at", &v)
+		want = append(v.UTC().AppendFormat(append(want, "<at>"...), TimeLayout), "</at>"...)
+	}
+	x.empty("none")
+	AppendEach(&x, "nil", "item", nil, func(*XML, *string) {})
+	AppendEach(&x, "set", "item", slices.Values([]*string{&texts[1], &texts[2]}), func(x *XML, v *string) { x.String("v", v) })
+	want = append(want, "<none/><nil/><set><item><v>a</v></item><item><v>plain text</v></item></set>"...)
+	if !bytes.Equal(x.buf, want) {
+		t.Errorf("got  %q\nwant %q", x.buf, want)
 	}
 }
 
