@@ -1,0 +1,10 @@
+//go:build !linux
+
+package bench
+
+import "os"
+
+// refuseMemory refuses nothing: no other system has its temporary files in memory by default.
+func refuseMemory(string) error { return nil }
+
+func syncData(f *os.File) error { return f.Sync() }
