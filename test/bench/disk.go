@@ -70,7 +70,7 @@ func (d *disk) sync(n int) ([]time.Duration, error) {
 		if _, err := d.file.WriteAt(block, d.next%diskBlocks*blockBytes); err != nil {
 			return nil, err
 		}
-		if err := syncData(d.file); err != nil {
+		if err := SyncData(d.file); err != nil {
 			return nil, err
 		}
 		taken[i] = time.Since(begin)

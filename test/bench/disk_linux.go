@@ -19,4 +19,5 @@ func refuseMemory(dir string) error {
 	return nil
 }
 
-func syncData(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
+// SyncData makes what was written to a file durable, and of its metadata only what reading it back needs.
+func SyncData(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }

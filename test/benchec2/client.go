@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/sigv4"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/svc/ratelimit"
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 // client is an account at the handler.
@@ -122,7 +122,7 @@ func (c *client) ask(action string, pairs ...string) (answer, time.Duration, err
 }
 
 // pages walks through all pages, at least three times 100 of them.
-func (c *client) pages(r *report, o options) error {
+func (c *client) pages(r *bench.Run, o options) error {
 	var took []time.Duration
 	before := processorTime()
 	for walk := 0; walk < 3 || len(took) < 300; walk++ {
@@ -142,15 +142,18 @@ func (c *client) pages(r *report, o options) error {
 			return fmt.Errorf("a walk showed %d instances of %d", seen, o.instances)
 		}
 	}
-	r.figure("describe_page_1000_of_100k_p50_ms", ms(at(took, 0.5)), "ms")
-	r.figure("describe_page_1000_of_100k_p99_ms", ms(at(took, 0.99)), "ms")
-	r.figure("describe_page_1000_of_100k_cpu_ms", ms(processorTime()-before)/float64(len(took)), "ms/page")
-	r.check("describe_page", ms(at(took, 0.99)) <= pageGoalMs, fmt.Sprintf("p99 of %d pages, goal %d ms", len(took), pageGoalMs))
+	processor := bench.Milliseconds(processorTime()-before) / float64(len(took))
+	r.Print(bench.Figure{Name: "describe_page_1000_of_100k_p50_ms", Value: bench.Milliseconds(bench.Median(took)), Unit: "ms"})
+	r.Print(bench.Figure{Name: "describe_page_1000_of_100k_cpu_ms", Value: processor, Unit: "ms/page"})
+	r.AtMost(bench.Figure{
+		Name: "describe_page_1000_of_100k_p99_ms", Value: bench.Milliseconds(bench.Quantile(took, 0.99)), Unit: "ms",
+		Detail: fmt.Sprintf("pages=%d", len(took)),
+	}, pageGoalMs, nil)
 	return nil
 }
 
 // lookups asks by what has an index.
-func (c *client) lookups(r *report) error {
+func (c *client) lookups(r *bench.Run) error {
 	first, _, err := c.ask("DescribeInstances", "MaxResults", "5")
 	if err != nil {
 		return err
@@ -168,7 +171,7 @@ func (c *client) lookups(r *report) error {
 			took = append(took, t)
 		}
 		name := strings.NewReplacer("-", "_", ":", "_").Replace(q[0])
-		r.figure("describe_by_"+name+"_of_100k_p99_ms", ms(at(took, 0.99)), "ms")
+		r.Print(bench.Figure{Name: "describe_by_" + name + "_of_100k_p99_ms", Value: bench.Milliseconds(bench.Quantile(took, 0.99)), Unit: "ms"})
 	}
 	return nil
 }
@@ -191,13 +194,6 @@ func (c *client) neighbour(ctx context.Context, w *computetest.World) (*client, 
 	out.signer.AccessKeyID, out.signer.Secret = key.ID, secret
 	return &out, nil
 }
-
-func at(list []time.Duration, quantile float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(list))
-	return sorted[int(quantile*float64(len(sorted)-1))]
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // processorTime is what this process has used of processors. It tells a slow page from one that waited for its turn.
 func processorTime() time.Duration {
