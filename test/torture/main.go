@@ -130,6 +130,7 @@ type books struct {
 	doubles  int            // mu; handed out while somebody held it
 	leaks    int            // mu; left when everything was terminated
 	broken   int            // mu; answers that no correct server gives
+	onWrong  func()         // called after each defect; may be nil
 }
 
 const maxProblems = 200
@@ -157,15 +158,25 @@ func (b *books) wrong(figure *int, format string, args ...any) {
 		b.problems = append(b.problems, text)
 		fmt.Println("WRONG", text)
 	}
+	if b.onWrong != nil {
+		b.onWrong()
+	}
 }
 
 // figures prints the figures; it fails unless all is well.
 func (b *books) figures() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fmt.Printf("figure torture.leaks %d count\n", b.leaks)
-	fmt.Printf("figure torture.double_handouts %d count\n", b.doubles)
-	fmt.Printf("figure torture.acknowledged_lost %d count\n", b.lost)
+	for _, f := range []struct {
+		name  string
+		count int
+	}{{"leaks", b.leaks}, {"double_handouts", b.doubles}, {"acknowledged_lost", b.lost}} {
+		verdict := "ok"
+		if f.count > 0 {
+			verdict = "FAIL goal 0"
+		}
+		fmt.Printf("figure torture.%s %d count\ncheck torture.%s %s\n", f.name, f.count, f.name, verdict)
+	}
 	if n := b.leaks + b.doubles + b.lost + b.broken; n > 0 {
 		return fmt.Errorf("%d things are wrong, %d of them answers or ends that nobody asked for", n, b.broken)
 	}
