@@ -115,7 +115,7 @@ torture() {
 	bin/torture -image "$disk" -duration "${DURATION:-30m}" ${SEED:+-seed "$SEED"} "$@"
 }
 
-bench-store() { find_go; as_builder go test ./store/embed -run '^$' -bench . -benchtime 3s; }
+bench-store() { find_go; build_binary bench-store ./test/benchstore; as_builder bin/bench-store "$@"; }
 
 [ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"
 "$@"

@@ -11,13 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/netip"
-	"os"
-	"os/signal"
-	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,70 +20,45 @@ import (
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/compute/computetest"
 	"github.com/nimbrel/nimbrel/store/embed"
+	"github.com/nimbrel/nimbrel/test/bench"
 	"github.com/nimbrel/nimbrel/vpc"
 )
 
 type options struct {
-	dir       string
-	results   string
+	bench.Options
 	hosts     int
 	launchers int
 	duration  time.Duration
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.dir, "dir", "build", "where the store lies while this runs; must be on a disk")
-	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
+	o := options{Options: bench.Options{Part: "compute"}}
+	o.Flags("build")
 	flag.IntVar(&o.hosts, "hosts", 60, "fake hosts")
 	flag.IntVar(&o.launchers, "launchers", 64, "clients that launch at the same time")
 	flag.DurationVar(&o.duration, "duration", 10*time.Second, "how long they launch")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "benchcompute:", err)
-		os.Exit(1)
-	}
+	bench.Main(o.run)
 }
 
-func run(ctx context.Context, o options) error {
-	if err := os.MkdirAll(o.dir, 0o755); err != nil {
-		return err
-	}
-	if err := checkDisk(o.dir); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(o.dir, "bench-compute-")
+func (o options) run(ctx context.Context) error {
+	r, err := bench.Start(o.Options)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	engine, err := embed.Open(filepath.Join(dir, "store"), embed.Options{})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := computetest.Open(ctx, computetest.Options{
-		Engine: engine, Hosts: o.hosts, Dir: filepath.Join(dir, "images"), Log: slog.New(slog.DiscardHandler),
-	})
-	if err == nil {
-		err = measure(ctx, w, engine, o)
-		cancel()
-		w.Wait()
-	}
-	cancel()
-	return errors.Join(err, engine.Close())
+	return r.Finish(computetest.OnDisk(ctx, r.Dir(), o.hosts, func(ctx context.Context, w *computetest.World, engine *embed.Engine) error {
+		return measure(ctx, r, w, engine, o)
+	}))
 }
 
 // tally is what the launchers did.
 type tally struct {
 	launches  int
-	latencies []time.Duration // sorted
+	latencies []time.Duration
 	elapsed   time.Duration
 }
 
-func measure(ctx context.Context, w *computetest.World, engine *embed.Engine, o options) error {
+func measure(ctx context.Context, r *bench.Run, w *computetest.World, engine *embed.Engine, o options) error {
 	if err := w.Widen(ctx, quotaBase); err != nil {
 		return err
 	}
@@ -106,10 +75,11 @@ func measure(ctx context.Context, w *computetest.World, engine *embed.Engine, o 
 		return err
 	}
 	after := engine.Stats()
-	if err := settle(ctx, w, t.launches); err != nil {
+	if err := settle(ctx, r, w, t.launches); err != nil {
 		return err
 	}
-	return report(t, before, after, edits.Load(), o)
+	report(r, t, before, after, edits.Load(), o)
+	return nil
 }
 
 // quotaBase is more than can be launched in the time.
@@ -157,7 +127,6 @@ func launchAll(ctx context.Context, w *computetest.World, o options) (tally, err
 	}
 	group.Wait()
 	t.elapsed, t.launches = time.Since(begin), len(t.latencies)
-	slices.Sort(t.latencies)
 	return t, errors.Join(errs...)
 }
 
@@ -176,7 +145,7 @@ func launchUntil(ctx context.Context, w *computetest.World, end time.Time) ([]ti
 }
 
 // settle waits until everything runs and recounts it.
-func settle(ctx context.Context, w *computetest.World, launches int) error {
+func settle(ctx context.Context, r *bench.Run, w *computetest.World, launches int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	err := w.Await(ctx, func() bool {
@@ -191,35 +160,35 @@ func settle(ctx context.Context, w *computetest.World, launches int) error {
 		return err
 	}
 	if !checked.Clean() {
-		return fmt.Errorf("%d broken invariants, the first: %+v", checked.Count, checked.Findings[0])
+		err = fmt.Errorf("%d broken invariants, the first: %+v", checked.Count, checked.Findings[0])
 	}
-	fmt.Printf("check bench-compute.invariants ok (%d recounted)\n", len(checked.Checked))
+	r.Check("invariants", fmt.Sprintf("%d recounted", len(checked.Checked)), err)
 	return nil
 }
 
-func report(t tally, before, after embed.Stats, edits int64, o options) error {
+func report(r *bench.Run, t tally, before, after embed.Stats, edits int64, o options) {
 	conflicts := after.Conflicts - before.Conflicts
 	for key, n := range after.ConflictKeys {
 		if n > before.ConflictKeys[key] {
-			fmt.Fprintf(os.Stderr, "%d conflicts on %q\n", n-before.ConflictKeys[key], key)
+			bench.Progress("%d conflicts on %q", n-before.ConflictKeys[key], key)
 		}
 	}
-	lines := fmt.Sprintf("figure compute.run_conflicts %d count\nfigure compute.launches_per_s %.0f launches/s\n"+
-		"figure compute.run_p50 %.1f ms\nfigure compute.run_p99 %.1f ms\nfigure compute.edits_meanwhile %d edits\n"+
-		"figure compute.commits_per_sync %.1f commits\nfigure compute.sync_p50_below %.1f ms\n",
-		conflicts, float64(t.launches)/t.elapsed.Seconds(), t.at(0.5), t.at(0.99), edits,
-		float64(after.BatchCommits-before.BatchCommits)/float64(max(1, after.Batches-before.Batches)), medianSync(before, after))
-	fmt.Printf("%d launches by %d clients on %d fake hosts in %v\n%s", t.launches, o.launchers, o.hosts, t.elapsed.Round(time.Millisecond), lines)
-	if err := write(filepath.Join(o.results, "compute.txt"), lines); err != nil {
-		return err
+	bench.Progress("%d launches by %d clients on %d fake hosts in %v", t.launches, o.launchers, o.hosts, t.elapsed.Round(time.Millisecond))
+	r.AtMost(bench.Figure{Name: "run_conflicts", Value: float64(conflicts), Unit: "count", Detail: fmt.Sprintf("of=%d", t.launches)}, 0, nil)
+	perSync := float64(after.BatchCommits-before.BatchCommits) / float64(max(1, after.Batches-before.Batches))
+	for _, f := range []bench.Figure{
+		{Name: "launches_per_s", Value: float64(t.launches) / t.elapsed.Seconds(), Unit: "launches/s"},
+		{Name: "run_p50", Value: bench.Milliseconds(bench.Median(t.latencies)), Unit: "ms"},
+		{Name: "run_p99", Value: bench.Milliseconds(bench.Quantile(t.latencies, 0.99)), Unit: "ms"},
+		{Name: "edits_meanwhile", Value: float64(edits), Unit: "edits"},
+		{Name: "commits_per_sync", Value: perSync, Unit: "commits"},
+		{Name: "sync_p50_below", Value: medianSync(before, after), Unit: "ms"},
+	} {
+		r.Print(f)
 	}
-	if conflicts != 0 {
-		return fmt.Errorf("%d commits conflicted; a launch must conflict with nothing", conflicts)
-	}
-	return nil
 }
 
-// medianSync bounds the median time of a sync from above, in milliseconds: what the disk allowed meanwhile.
+// medianSync bounds the median time of the engine's syncs from above, in milliseconds: what the disk allowed under load.
 func medianSync(before, after embed.Stats) float64 {
 	var seen uint64
 	for i, n := range after.SyncMicros {
@@ -228,24 +197,4 @@ func medianSync(before, after embed.Stats) float64 {
 		}
 	}
 	return 0
-}
-
-// at is a quantile of the latencies, in milliseconds.
-func (t tally) at(quantile float64) float64 {
-	if len(t.latencies) == 0 {
-		return 0
-	}
-	return float64(t.latencies[int(quantile*float64(len(t.latencies)-1))].Microseconds()) / 1000
-}
-
-func write(path, text string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, text)
-	return errors.Join(err, f.Close())
 }

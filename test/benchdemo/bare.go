@@ -10,18 +10,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // bootBare boots the image under plain QEMU as the cloud's guest was run, but with user networking and nothing else, and
 // waits for the banner at a forwarded port.
-func (b *bench) bootBare(ctx context.Context, how machine, disk string) (took boot, err error) {
-	dir, err := os.MkdirTemp(b.dir, "bare-")
+func (b *run) bootBare(ctx context.Context, how machine, disk string) (took boot, err error) {
+	dir, err := os.MkdirTemp(b.Dir(), "bare-")
 	if err != nil {
 		return took, err
 	}
 	defer os.RemoveAll(dir)
 	overlay := filepath.Join(dir, "root.qcow2")
-	_, err = output(ctx, dir, nil, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay, strconv.FormatUint(how.diskBytes, 10))
+	_, err = devcloud.Output(ctx, dir, nil, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay, strconv.FormatUint(how.diskBytes, 10))
 	if err != nil {
 		return took, err
 	}
@@ -30,7 +32,7 @@ func (b *bench) bootBare(ctx context.Context, how machine, disk string) (took bo
 		return took, err
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", bareArguments(how, overlay, filepath.Join(dir, "console"), address)...)
-	cmd.SysProcAttr = group()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a person's ^C is this program's to deal with
 	if err := cmd.Start(); err != nil {
 		return took, err
 	}
@@ -65,7 +67,7 @@ func freeAddress() (string, error) {
 
 // endBare kills the machine. That it was killed is no error; that it ended by itself is.
 func endBare(cmd *exec.Cmd) error {
-	if err := signalGroup(cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	err := cmd.Wait()

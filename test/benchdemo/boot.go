@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +17,11 @@ import (
 
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/operator/stream"
+	"github.com/nimbrel/nimbrel/test/bench"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
+
+const bootFigure = "boot_over_bare_qemu"
 
 const (
 	// A banner is asked for anew so often, and each attempt given up after so long: no attempt's back-off decides.
@@ -31,29 +34,29 @@ const (
 )
 
 // boots compares boots in the cloud with boots under plain QEMU, in turns and in alternating order.
-func (b *bench) boots(ctx context.Context, c *cloud) {
+func (b *run) boots(ctx context.Context, c *cloud) {
 	f, err := b.bootOverBare(ctx, c)
-	b.goal("boot_over_bare_qemu", f, bootGoal, err)
+	f.Name = bootFigure // also of no figure
+	b.AtMost(f, bootGoal, err)
 }
 
-func (b *bench) bootOverBare(ctx context.Context, c *cloud) (figure, error) {
+func (b *run) bootOverBare(ctx context.Context, c *cloud) (bench.Figure, error) {
 	d, err := openDoor(ctx, c)
 	if err != nil {
-		return figure{}, err
+		return bench.Figure{}, err
 	}
-	image, err := d.image(ctx)
+	image, err := d.Image(ctx)
 	if err != nil {
-		return figure{}, err
+		return bench.Figure{}, err
 	}
 	var ours, bare []boot
-	var syncs []time.Duration
 	// The first round of each warms caches and is not counted; it also tells how the cloud runs its machines.
 	_, how, err := c.bootHere(ctx, d, image)
 	if err != nil {
-		return figure{}, err
+		return bench.Figure{}, err
 	}
 	if _, err := b.bootBare(ctx, how, c.from.disk); err != nil {
-		return figure{}, err
+		return bench.Figure{}, err
 	}
 	for round := range b.rounds {
 		turn := []func() error{
@@ -62,19 +65,17 @@ func (b *bench) bootOverBare(ctx context.Context, c *cloud) (figure, error) {
 		}
 		for i := range turn {
 			if err := turn[(i+round)%2](); err != nil {
-				return figure{}, fmt.Errorf("round %d: %w", round+1, err)
+				return bench.Figure{}, fmt.Errorf("round %d: %w", round+1, err)
 			}
 		}
-		taken, err := b.disk.sync(20)
-		if err != nil {
-			return figure{}, err
+		if _, err := b.Sync(20); err != nil {
+			return bench.Figure{}, err
 		}
-		syncs = append(syncs, taken...)
-		progress("boot %d of %d: ours %v, bare %v", round+1, b.rounds, ours[round], bare[round])
+		bench.Progress("boot %d of %d: ours %v, bare %v", round+1, b.rounds, ours[round], bare[round])
 	}
 	wall, processor := func(b boot) time.Duration { return b.wall }, func(b boot) time.Duration { return b.processor }
-	b.figure("boot_cpu_over_bare_qemu", ratio(each(ours, processor), each(bare, processor), syncs))
-	return ratio(each(ours, wall), each(bare, wall), syncs), nil
+	b.Print(bench.RatioOfMedians("boot_cpu_over_bare_qemu", each(ours, processor), each(bare, processor)))
+	return bench.RatioOfMedians(bootFigure, each(ours, wall), each(bare, wall)), nil
 }
 
 // boot is what one boot took from the start of the machine's process to the banner: on the clock, and of processor time
@@ -109,9 +110,9 @@ func (c *cloud) bootHere(ctx context.Context, d *door, image string) (took boot,
 	defer func() { err = errors.Join(err, d.terminate(ctx, id)) }()
 	var pid int
 	var dir string
-	err = until(ctx, pollEvery, runningLimit, "the process of "+id+" is recorded", func() (found bool, err error) {
-		dir, pid, found = c.process(id)
-		return found, nil
+	err = devcloud.Until(ctx, pollEvery, runningLimit, "the process of "+id+" is recorded", func() (bool, error) {
+		dir, pid = c.process(id)
+		return pid > 1, nil
 	})
 	if err != nil {
 		return took, how, err
@@ -128,18 +129,15 @@ func (c *cloud) bootHere(ctx context.Context, d *door, image string) (took boot,
 	return took, how, nil
 }
 
-// process finds a guest's directory and process on whichever host it is.
-func (c *cloud) process(id string) (dir string, pid int, found bool) {
-	paths, _ := filepath.Glob(filepath.Join(c.state, "hosts", "*", "guests", id, "process.json"))
-	if len(paths) != 1 {
-		return "", 0, false
+// process finds a guest's directory and process on whichever host it is; 0 while none is recorded whole.
+func (c *cloud) process(id string) (dir string, pid int) {
+	for _, dir := range c.GuestFolders() {
+		if filepath.Base(dir) == id {
+			pid, _ := devcloud.GuestProcess(dir) // half a record is none yet
+			return dir, pid
+		}
 	}
-	raw, err := os.ReadFile(paths[0])
-	var record struct{ PID int }
-	if err != nil || json.Unmarshal(raw, &record) != nil || record.PID <= 1 {
-		return "", 0, false
-	}
-	return filepath.Dir(paths[0]), record.PID, true
+	return "", 0
 }
 
 // machineOf reads how the cloud runs a guest from the process's command line and its disk's header.

@@ -7,20 +7,23 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/nimbrel/nimbrel/test/bench"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // checkout is a clone and what was built in it.
 type checkout struct{ dir, disk string }
 
 // asBuilder runs a command in a checkout as the one who builds: the person behind sudo, whose caches Go's are.
-func (b *bench) asBuilder(ctx context.Context, dir string, env []string, command ...string) ([]byte, error) {
+func (b *run) asBuilder(ctx context.Context, dir string, env []string, command ...string) ([]byte, error) {
 	args := append([]string{"-c", `. scripts/lib.sh; find_go; as_builder env "$@"`, "bash"}, env...)
-	return output(ctx, dir, nil, "bash", append(args, command...)...)
+	return devcloud.Output(ctx, dir, nil, "bash", append(args, command...)...)
 }
 
 // cloneToRunning does what a newcomer does, up to one running instance, which it leaves.
-func (b *bench) cloneToRunning(ctx context.Context, c *cloud, name string, caches []string) (time.Duration, checkout, error) {
-	progress("cloning and building: %s caches", name)
+func (b *run) cloneToRunning(ctx context.Context, c *cloud, name string, caches []string) (time.Duration, checkout, error) {
+	bench.Progress("cloning and building: %s caches", name)
 	var from checkout
 	begin := time.Now()
 	steps := []struct {
@@ -38,12 +41,12 @@ func (b *bench) cloneToRunning(ctx context.Context, c *cloud, name string, cache
 		if err := step.do(); err != nil {
 			return 0, checkout{}, fmt.Errorf("%s: %w", step.name, err)
 		}
-		progress("  %-14s %6.1f s", step.name, time.Since(started).Seconds())
+		bench.Progress("  %-14s %6.1f s", step.name, time.Since(started).Seconds())
 	}
 	return time.Since(begin), from, nil
 }
 
-func (b *bench) buildImage(ctx context.Context, from checkout, caches []string) (string, error) {
+func (b *run) buildImage(ctx context.Context, from checkout, caches []string) (string, error) {
 	out, err := b.asBuilder(ctx, from.dir, caches, "bin/nimbrel", "image", "build", "--out", "build/image", "--json")
 	if err != nil {
 		return "", err
@@ -54,7 +57,7 @@ func (b *bench) buildImage(ctx context.Context, from checkout, caches []string) 
 }
 
 // fillCaches builds the commit once, in a clone that nothing is timed in, so that the caches of who builds hold it.
-func (b *bench) fillCaches(ctx context.Context) error {
+func (b *run) fillCaches(ctx context.Context) error {
 	from, err := b.clone(ctx, "before")
 	if err != nil {
 		return err
@@ -66,17 +69,17 @@ func (b *bench) fillCaches(ctx context.Context) error {
 	if _, err := b.buildImage(ctx, from, nil); err != nil {
 		return err
 	}
-	progress("filled the caches in %.1f s", time.Since(begin).Seconds())
+	bench.Progress("filled the caches in %.1f s", time.Since(begin).Seconds())
 	return os.RemoveAll(filepath.Dir(from.dir))
 }
 
 // clone makes a fresh clone in a directory of who builds.
-func (b *bench) clone(ctx context.Context, name string) (checkout, error) {
-	parent := filepath.Join(b.dir, "src-"+name)
+func (b *run) clone(ctx context.Context, name string) (checkout, error) {
+	parent := filepath.Join(b.Dir(), "src-"+name)
 	if err := os.Mkdir(parent, 0o755); err != nil {
 		return checkout{}, err
 	}
-	if err := giveToBuilder(parent); err != nil {
+	if err := bench.GiveToInvoker(parent); err != nil {
 		return checkout{}, err
 	}
 	from := checkout{dir: filepath.Join(parent, "nimbrel")}
@@ -90,7 +93,7 @@ func (c *cloud) firstInstance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	image, err := d.image(ctx)
+	image, err := d.Image(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,10 +105,10 @@ func (c *cloud) firstInstance(ctx context.Context) error {
 }
 
 // emptyCaches are Go's build cache and the image's, made empty. Go's modules and Debian's packages stay.
-func (b *bench) emptyCaches() ([]string, error) {
-	dir := filepath.Join(b.dir, "caches")
+func (b *run) emptyCaches() ([]string, error) {
+	dir := filepath.Join(b.Dir(), "caches")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	return []string{"GOCACHE=" + filepath.Join(dir, "go"), "NIMBREL_IMAGE_CACHE=" + filepath.Join(dir, "image")}, giveToBuilder(dir)
+	return []string{"GOCACHE=" + filepath.Join(dir, "go"), "NIMBREL_IMAGE_CACHE=" + filepath.Join(dir, "image")}, bench.GiveToInvoker(dir)
 }

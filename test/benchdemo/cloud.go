@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/internal/statedir"
+	"github.com/nimbrel/nimbrel/test/bench"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // Where this program's clouds are, so that they never meet the one that a person runs.
@@ -26,77 +28,56 @@ const downLimit = 2 * time.Minute
 
 // cloud is one cloud of `nimbrel dev` in a state directory of its own.
 type cloud struct {
-	bench *bench
-	state string
+	devcloud.Cloud
+	run   *run
 	fake  bool
 	began bool
 	from  checkout
 }
 
-func (b *bench) newCloud(name string, fake bool) *cloud {
-	return &cloud{bench: b, state: filepath.Join(b.dir, name), fake: fake}
-}
-
-func (c *cloud) env() []string { return []string{statedir.Variable + "=" + c.state} }
-
-func (c *cloud) binary() string { return filepath.Join(c.from.dir, "bin", "nimbrel") }
-
-func (c *cloud) run(ctx context.Context, args ...string) ([]byte, error) {
-	return output(ctx, c.from.dir, c.env(), c.binary(), args...)
+func (b *run) newCloud(name string, fake bool) *cloud {
+	return &cloud{run: b, fake: fake, Cloud: devcloud.Cloud{
+		State: filepath.Join(b.Dir(), name), Place: devcloud.Place{Port: port, Prefix: prefix, Underlay: underlay},
+	}}
 }
 
 // up brings the cloud up from what a checkout built.
 func (c *cloud) up(ctx context.Context, from checkout) error {
-	c.from, c.began = from, true
-	args := []string{"dev", "up", "--port", port, "--prefix", prefix, "--underlay", underlay, "--image", from.disk}
+	c.from, c.began, c.Nimbrel = from, true, filepath.Join(from.dir, "bin", "nimbrel")
+	args := []string{"--image", from.disk}
 	if c.fake {
 		args = append(args, "--fake", "--zones", "1")
 	}
-	_, err := c.run(ctx, args...)
-	return err
+	return c.Up(ctx, args...)
 }
 
 // end takes the cloud down, whatever became of the run.
-func (b *bench) end(c *cloud) {
+func (b *run) end(ctx context.Context, c *cloud) {
 	if !c.began {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), downLimit)
-	defer cancel()
-	b.guests = append(b.guests, c.guests()...)
-	_, err := c.run(ctx, "dev", "down", "--yes")
+	for _, folder := range c.GuestFolders() {
+		b.guests = append(b.guests, filepath.Base(folder))
+	}
+	err := c.Down(ctx, downLimit)
 	if err == nil {
-		if _, stat := os.Stat(c.state); !errors.Is(stat, os.ErrNotExist) {
-			err = fmt.Errorf("`nimbrel dev down` left files in %s", c.state)
+		if _, stat := os.Stat(c.State); !errors.Is(stat, os.ErrNotExist) {
+			err = fmt.Errorf("`nimbrel dev down` left files in %s", c.State)
 		}
 	}
 	if err != nil {
-		b.errs = append(b.errs, fmt.Errorf("end the cloud in %s: %w", c.state, err))
+		b.Check("cloud_ends", "", fmt.Errorf("end the cloud in %s: %w", c.State, err))
 	}
-}
-
-// guests are the ids of those whose directories are on the hosts.
-func (c *cloud) guests() (ids []string) {
-	paths, _ := filepath.Glob(filepath.Join(c.state, "hosts", "*", "guests", "i-*"))
-	for _, path := range paths {
-		ids = append(ids, filepath.Base(path))
-	}
-	return ids
 }
 
 // operator connects to the server's operator socket.
 func (c *cloud) operator(ctx context.Context) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "unix", statedir.OperatorSocket(c.state))
+	return (&net.Dialer{}).DialContext(ctx, "unix", statedir.OperatorSocket(c.State))
 }
 
 // serverMemory is the server process's resident memory now and at its highest, in MiB.
 func (c *cloud) serverMemory(ctx context.Context) (now, highest float64, err error) {
-	type process struct {
-		Name    string
-		PID     int
-		Running bool
-	}
-	all, err := printed[[]process](ctx, c.from.dir, c.env(), c.binary(), "dev", "status", "--json")
+	all, err := c.Processes(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -130,15 +111,15 @@ func memory(pid int) (now, highest float64, err error) {
 // command makes an executable that is nimbrel for this cloud, also with an empty environment, which the demo tries. The
 // guests' host keys are remembered in the cache directory: of this run and not of the person.
 func (c *cloud) command() (string, error) {
-	path := filepath.Join(c.bench.dir, "nimbrel-"+filepath.Base(c.state))
+	path := filepath.Join(c.run.Dir(), "nimbrel-"+filepath.Base(c.State))
 	text := fmt.Sprintf("#!/bin/sh\nexport %s='%s' XDG_CACHE_HOME='%s'\nexec '%s' \"$@\"\n",
-		statedir.Variable, c.state, filepath.Join(c.bench.dir, "cache"), c.binary())
+		statedir.Variable, c.State, filepath.Join(c.run.Dir(), "cache"), c.Nimbrel)
 	return path, os.WriteFile(path, []byte(text), 0o755)
 }
 
 // residentAfterDemo runs the demo's own program, which leaves its virtual machines up, and weighs the server.
-func (b *bench) residentAfterDemo(ctx context.Context, c *cloud) (float64, error) {
-	progress("running the demo")
+func (b *run) residentAfterDemo(ctx context.Context, c *cloud) (float64, error) {
+	bench.Progress("running the demo")
 	if _, err := b.asBuilder(ctx, c.from.dir, nil, "go", "build", "-buildvcs=false", "-trimpath", "-o", "bin/demo", "./test/demo"); err != nil {
 		return 0, err
 	}
@@ -147,13 +128,13 @@ func (b *bench) residentAfterDemo(ctx context.Context, c *cloud) (float64, error
 		return 0, err
 	}
 	begin := time.Now()
-	_, err = output(ctx, c.from.dir, nil, filepath.Join(c.from.dir, "bin", "demo"), "-nimbrel", here, "-dir", filepath.Join(b.dir, "demo"))
+	_, err = devcloud.Output(ctx, c.from.dir, nil, filepath.Join(c.from.dir, "bin", "demo"), "-nimbrel", here, "-dir", filepath.Join(b.Dir(), "demo"))
 	if err != nil {
 		return 0, err
 	}
 	now, highest, err := c.serverMemory(ctx)
 	if err == nil {
-		progress("the demo took %v; the server has %.0f MiB, at most %.0f MiB", time.Since(begin).Round(time.Second), now, highest)
+		bench.Progress("the demo took %v; the server has %.0f MiB, at most %.0f MiB", time.Since(begin).Round(time.Second), now, highest)
 	}
 	return now, err
 }

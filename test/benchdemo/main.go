@@ -20,39 +20,41 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/nimbrel/nimbrel/test/bench"
+)
+
+// Goals. A figure above its goal fails its check.
+const (
+	bootGoal     = 1.5
+	acceptGoal   = 10
+	warmGoal     = 60
+	residentGoal = 300
 )
 
 type options struct {
-	source, dir, results string
-	rounds, launches     int
-	figures              string
-	limit                time.Duration
+	bench.Options
+	source           string
+	rounds, launches int
+	figures          string
+	limit            time.Duration
 }
 
 func main() {
-	var o options
+	o := options{Options: bench.Options{Part: "demo"}}
+	o.Flags("/var/tmp")
 	flag.StringVar(&o.source, "source", ".", "checkout to clone from")
-	flag.StringVar(&o.dir, "dir", "/var/tmp", "where clones and clouds lie while this runs; must be on a disk")
-	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
 	flag.IntVar(&o.rounds, "rounds", 5, "boots in the cloud and under plain QEMU, each; at least 3")
 	flag.IntVar(&o.launches, "launches", 60, "launches on fake hosts; 50 to 64, the quota of an account")
 	flag.StringVar(&o.figures, "figures", everything, "which to take besides the warm clone's")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "give up after this long")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "benchdemo:", err)
-		stop()
-		os.Exit(1)
-	}
+	bench.Main(o.run)
 }
 
 // everything names the figures that are optional.
@@ -80,47 +82,33 @@ func (o options) Validate() error {
 	return nil
 }
 
-func run(ctx context.Context, o options) (err error) {
+func (o options) run(ctx context.Context) (err error) {
 	if err := o.Validate(); err != nil {
 		return err
 	}
 	if o.source, err = filepath.Abs(o.source); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(o.dir, prefix+"-")
+	r, err := bench.Start(o.Options)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o755); err != nil { // who builds may be another user than root
-		return err
-	}
-	disk, err := openDisk(dir)
-	if err != nil {
-		return err
-	}
-	defer disk.close()
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	b := &bench{options: o, dir: dir, disk: disk}
-	b.measure(ctx)
-	return errors.Join(b.errs...)
+	return r.Finish((&run{options: o, Run: r}).measure(ctx))
 }
 
-// bench is the state of one run.
-type bench struct {
+// run is the state of one run.
+type run struct {
 	options
-	dir   string
-	disk  *disk
+	*bench.Run
 	built checkout // by the warm clone; empty when that failed
-	lines []string
 	// guests are all instances that were launched, by this program and by the demo.
 	guests []string
-	errs   []error
 }
 
 // measure takes all figures. A figure that cannot be had is reported, and the rest are taken all the same.
-func (b *bench) measure(ctx context.Context) {
+func (b *run) measure(ctx context.Context) error {
 	begun := time.Now()
 	watch := watchMachine()
 	b.onRealHosts(ctx)
@@ -130,26 +118,25 @@ func (b *bench) measure(ctx context.Context) {
 	if b.wants("cold") && ctx.Err() == nil {
 		b.coldClone(ctx)
 	}
-	b.check("bench_leaves_nothing", watch.left(b.guests))
-	if err := b.write(); err != nil {
-		b.errs = append(b.errs, err)
-	}
+	b.LeavesNothing(watch, b.isOurs)
+	took := time.Since(begun).Round(time.Second)
+	bench.Progress("done in %v", took)
 	if ctx.Err() != nil {
-		b.errs = append(b.errs, fmt.Errorf("interrupted after %v: %w", time.Since(begun).Round(time.Second), ctx.Err()))
+		return fmt.Errorf("interrupted after %v: %w", took, ctx.Err())
 	}
-	progress("done in %v", time.Since(begun).Round(time.Second))
+	return nil
 }
 
 // onRealHosts takes the figures of one cloud with virtual machines.
-func (b *bench) onRealHosts(ctx context.Context) {
+func (b *run) onRealHosts(ctx context.Context) {
 	c := b.newCloud("real", false)
-	defer b.end(c)
+	defer b.end(ctx, c)
 	err := b.fillCaches(ctx)
 	var took time.Duration
 	if err == nil {
 		took, b.built, err = b.cloneToRunning(ctx, c, "warm", nil)
 	}
-	b.goal("clone_to_running_warm_s", figure{value: took.Seconds(), unit: "s"}, warmGoal, err)
+	b.AtMost(bench.Figure{Name: "clone_to_running_warm_s", Value: took.Seconds(), Unit: "s"}, warmGoal, err)
 	if err != nil {
 		return
 	}
@@ -158,30 +145,29 @@ func (b *bench) onRealHosts(ctx context.Context) {
 	}
 	if b.wants("rss") {
 		rss, err := b.residentAfterDemo(ctx, c)
-		b.goal("rss_mib", figure{value: rss, unit: "MiB"}, residentGoal, err)
+		b.AtMost(bench.Figure{Name: "rss_mib", Value: rss, Unit: "MiB"}, residentGoal, err)
 	}
 }
 
-func (b *bench) onFakeHosts(ctx context.Context) {
+func (b *run) onFakeHosts(ctx context.Context) {
 	c := b.newCloud("fake", true)
-	defer b.end(c)
+	defer b.end(ctx, c)
 	f, err := b.acceptOverSync(ctx, c)
-	b.goal("run_accept_over_fsync", f, acceptGoal, err)
+	f.Name = acceptFigure // also of no figure
+	b.AtMost(f, acceptGoal, err)
 }
 
 // coldClone prints its figure; how fast a compiler starts from nothing is no promise of ours.
-func (b *bench) coldClone(ctx context.Context) {
+func (b *run) coldClone(ctx context.Context) {
 	c := b.newCloud("cold", false)
-	defer b.end(c)
+	defer b.end(ctx, c)
 	caches, err := b.emptyCaches()
 	if err == nil {
 		var took time.Duration
 		took, _, err = b.cloneToRunning(ctx, c, "cold", caches)
 		if err == nil {
-			b.figure("clone_to_running_cold_s", figure{value: took.Seconds(), unit: "s"})
+			b.Print(bench.Figure{Name: "clone_to_running_cold_s", Value: took.Seconds(), Unit: "s"})
 		}
 	}
-	if err != nil {
-		b.errs = append(b.errs, fmt.Errorf("clone with empty caches: %w", err))
-	}
+	b.Check("clone_with_empty_caches", "", err)
 }

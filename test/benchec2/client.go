@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +19,7 @@ import (
 	"github.com/nimbrel/nimbrel/ec2/sigv4"
 	"github.com/nimbrel/nimbrel/internal/ids"
 	"github.com/nimbrel/nimbrel/svc/ratelimit"
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 // client is an account at the handler.
@@ -166,7 +166,7 @@ func (c *client) ask(action string, pairs ...string) (answer, time.Duration, err
 }
 
 // pages walks through all pages, at least three times 100 of them.
-func (c *client) pages(r *report, o options) error {
+func (c *client) pages(r *bench.Run, o options) error {
 	var took []time.Duration
 	c.used = 0
 	for walk := 0; walk < 3 || len(took) < 300; walk++ {
@@ -187,15 +187,15 @@ func (c *client) pages(r *report, o options) error {
 		}
 	}
 	name := "describe_page_1000_of_" + o.size()
-	r.figure(name+"_p50_ms", ms(at(took, 0.5)), "ms")
-	r.figure(name+"_p99_ms", ms(at(took, 0.99)), "ms")
-	r.figure(name+"_cpu_ms", ms(c.used)/float64(len(took)), "ms/page")
-	r.check("describe_page", ms(at(took, 0.99)) <= pageGoalMs, fmt.Sprintf("p99 of %d pages, goal %d ms", len(took), pageGoalMs))
+	r.Print(bench.Figure{Name: name + "_p50_ms", Value: bench.Milliseconds(bench.Median(took)), Unit: "ms"})
+	r.Print(bench.Figure{Name: name + "_cpu_ms", Value: bench.Milliseconds(c.used) / float64(len(took)), Unit: "ms/page"})
+	p99 := bench.Figure{Name: name + "_p99_ms", Value: bench.Milliseconds(bench.Quantile(took, 0.99)), Unit: "ms", Detail: fmt.Sprintf("pages=%d", len(took))}
+	r.AtMost(p99, pageGoalMs, nil)
 	return nil
 }
 
 // lookups asks by what has an index.
-func (c *client) lookups(r *report, o options) error {
+func (c *client) lookups(r *bench.Run, o options) error {
 	first, _, err := c.ask("DescribeInstances", "MaxResults", "5")
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (c *client) lookups(r *report, o options) error {
 			took = append(took, t)
 		}
 		name := strings.NewReplacer("-", "_", ":", "_").Replace(q[0])
-		r.figure("describe_by_"+name+"_of_"+o.size()+"_p99_ms", ms(at(took, 0.99)), "ms")
+		r.Print(bench.Figure{Name: "describe_by_" + name + "_of_" + o.size() + "_p99_ms", Value: bench.Milliseconds(bench.Quantile(took, 0.99)), Unit: "ms"})
 	}
 	return nil
 }
@@ -236,13 +236,6 @@ func (c *client) neighbour(ctx context.Context, w *computetest.World) (*client, 
 	out.signer.AccessKeyID, out.signer.Secret = key.ID, secret
 	return &out, nil
 }
-
-func at(list []time.Duration, quantile float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(list))
-	return sorted[int(quantile*float64(len(sorted)-1))]
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // processorTime is what this process has used of processors. It tells a slow page from one that waited for its turn.
 func processorTime() time.Duration {

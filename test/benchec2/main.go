@@ -10,17 +10,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"time"
 
 	"github.com/nimbrel/nimbrel/compute/computetest"
 	"github.com/nimbrel/nimbrel/store/embed"
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 // Goals. A figure above its goal fails its check.
@@ -30,7 +26,7 @@ const (
 )
 
 type options struct {
-	dir, results      string
+	bench.Options
 	instances, rounds int
 	round             time.Duration
 	flood             int
@@ -45,51 +41,28 @@ func (o options) size() string {
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.dir, "dir", "build", "where the store lies while this runs; must be on a disk")
-	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
+	o := options{Options: bench.Options{Part: "ec2"}}
+	o.Flags("build")
 	flag.IntVar(&o.instances, "instances", 100_000, "instances in the account; the goals are for the default")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds with and without the flood, each")
 	flag.DurationVar(&o.round, "round", 5*time.Second, "how long a round is")
 	flag.IntVar(&o.flood, "flood", 10_000, "describes a second of the noisy account")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "benchec2:", err)
-		os.Exit(1)
-	}
+	bench.Main(o.run)
 }
 
-func run(ctx context.Context, o options) error {
-	if err := os.MkdirAll(o.dir, 0o755); err != nil {
-		return err
-	}
-	if err := checkDisk(o.dir); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(o.dir, "bench-ec2-")
+func (o options) run(ctx context.Context) error {
+	r, err := bench.Start(o.Options)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	engine, err := embed.Open(filepath.Join(dir, "store"), embed.Options{})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
 	hosts := o.instances/instancesPerHost + 1
-	w, err := computetest.Open(ctx, computetest.Options{Engine: engine, Hosts: hosts, Dir: filepath.Join(dir, "images"), Log: slog.New(slog.DiscardHandler)})
-	if err == nil {
-		err = measure(ctx, w, o)
-		cancel()
-		w.Wait()
-	}
-	cancel()
-	return errors.Join(err, engine.Close())
+	return r.Finish(computetest.OnDisk(ctx, r.Dir(), hosts, func(ctx context.Context, w *computetest.World, _ *embed.Engine) error {
+		return measure(ctx, r, w, o)
+	}))
 }
 
-func measure(ctx context.Context, w *computetest.World, o options) error {
+func measure(ctx context.Context, r *bench.Run, w *computetest.World, o options) error {
 	began := time.Now()
 	if err := fill(ctx, w, o.instances); err != nil {
 		return err
@@ -98,12 +71,11 @@ func measure(ctx context.Context, w *computetest.World, o options) error {
 	if err := settle(ctx, w); err != nil {
 		return fmt.Errorf("wait for running instances: %w", err)
 	}
-	fmt.Printf("%d instances launched in %v, running after %v\n", o.instances, launched.Round(time.Second), time.Since(began).Round(time.Second))
+	bench.Progress("%d instances launched in %v, running after %v", o.instances, launched.Round(time.Second), time.Since(began).Round(time.Second))
 	many, err := openClient(ctx, w, w.Account)
 	if err != nil {
 		return err
 	}
-	r := &report{}
 	if err := many.pages(r, o); err != nil {
 		return err
 	}
@@ -114,8 +86,5 @@ func measure(ctx context.Context, w *computetest.World, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := noisy(ctx, many, other, r, o); err != nil {
-		return err
-	}
-	return r.finish(o.results)
+	return noisy(ctx, many, other, r, o)
 }

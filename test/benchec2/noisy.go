@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 // every is how often the neighbour asks, and maxFlight bounds the flood's requests under way: what is due beyond is
@@ -17,7 +19,7 @@ const (
 )
 
 // noisy alternates rounds without and with the flood.
-func noisy(ctx context.Context, many, other *client, r *report, o options) error {
+func noisy(ctx context.Context, many, other *client, r *bench.Run, o options) error {
 	var quiet, loud []time.Duration
 	var sent, refused, dropped int64
 	for round := range o.rounds {
@@ -36,18 +38,17 @@ func noisy(ctx context.Context, many, other *client, r *report, o options) error
 		if err != nil || floodErr != nil {
 			return fmt.Errorf("round %d: neighbour %w, flood %w", round+1, err, floodErr)
 		}
-		quiet, loud = append(quiet, at(alone, 0.99)), append(loud, at(crowded, 0.99))
+		quiet, loud = append(quiet, bench.Quantile(alone, 0.99)), append(loud, bench.Quantile(crowded, 0.99))
 		sent, refused, dropped = sent+flood.sent.Load(), refused+flood.refused.Load(), dropped+flood.dropped.Load()
-		fmt.Printf("round %d: p50 %v and p99 %v alone, p50 %v and p99 %v beside the flood\n", round+1, at(alone, 0.5), quiet[round], at(crowded, 0.5), loud[round])
+		bench.Progress("round %d: p50 %v and p99 %v alone, p50 %v and p99 %v beside the flood", round+1, bench.Quantile(alone, 0.5), quiet[round], bench.Quantile(crowded, 0.5), loud[round])
 	}
-	num, den := at(loud, 0.5), at(quiet, 0.5)
-	ratio := num.Seconds() / den.Seconds()
 	seconds := o.round.Seconds() * float64(o.rounds)
-	r.line(fmt.Sprintf("figure ec2.noisy_neighbour_p99_ratio %.3g x num=%.4gms den=%.4gms", ratio, ms(num), ms(den)))
-	r.figure("flood_sent_per_s", float64(sent)/seconds, "requests/s")
-	r.figure("flood_refused_fraction", float64(refused)/float64(max(1, sent)), "of those sent")
-	r.figure("flood_dropped_per_s", float64(dropped)/seconds, "requests/s")
-	r.check("noisy_neighbour", ratio <= noisyGoal, fmt.Sprintf("median of %d rounds, goal %.1f", o.rounds, noisyGoal))
+	r.Print(bench.Figure{Name: "flood_sent_per_s", Value: float64(sent) / seconds, Unit: "requests/s"})
+	r.Print(bench.Figure{Name: "flood_refused_fraction", Value: float64(refused) / float64(max(1, sent)), Unit: "fraction"})
+	r.Print(bench.Figure{Name: "flood_dropped_per_s", Value: float64(dropped) / seconds, Unit: "requests/s"})
+	f := bench.RatioOfMedians("noisy_neighbour_p99_ratio", loud, quiet)
+	f.Detail = fmt.Sprintf("rounds=%d", o.rounds)
+	r.AtMost(f, noisyGoal, nil)
 	return nil
 }
 

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/nimbrel/nimbrel/internal/statedir"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // Where this program's cloud is, so that it never meets the one that a person runs.
@@ -33,61 +28,23 @@ var hosts = []string{"host-1", "host-2"}
 
 // cloud is one cloud of `nimbrel dev`, run by whichever binary is current.
 type cloud struct {
-	bench  *bench
-	state  string
-	binary string
+	devcloud.Cloud
+	run *run
 }
 
-func (c *cloud) env() []string {
-	return append(os.Environ(), statedir.Variable+"="+c.state, "XDG_CACHE_HOME="+filepath.Join(c.bench.dir, "cache"))
-}
-
-// run runs nimbrel and returns its output; its error holds what it said.
-func (c *cloud) run(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.binary, args...)
-	cmd.Env = c.env()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a person's ^C reaches it only through this program
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		said := strings.TrimSpace(stderr.String() + " " + stdout.String())
-		return stdout.String(), fmt.Errorf("nimbrel %s: %w: %s", strings.Join(args[:min(len(args), 4)], " "), err, said)
-	}
-	return stdout.String(), nil
-}
-
-// printed runs a command with --json and decodes what it prints.
-func printed[T any](ctx context.Context, c *cloud, args ...string) (v T, err error) {
-	out, err := c.run(ctx, append(args, "--json")...)
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &v)
-	}
-	return v, err
+func (b *run) newCloud() *cloud {
+	return &cloud{run: b, Cloud: devcloud.Cloud{
+		Nimbrel: b.binaries[0], State: filepath.Join(b.Dir(), "state"), Env: []string{"XDG_CACHE_HOME=" + filepath.Join(b.Dir(), "cache")},
+		Place: devcloud.Place{Port: port, Prefix: prefix, Underlay: underlay},
+	}}
 }
 
 // up brings up what is missing, by the current binary.
-func (c *cloud) up(ctx context.Context) error {
-	_, err := c.run(ctx, "dev", "up", "--port", port, "--prefix", prefix, "--underlay", underlay, "--image", c.bench.disk)
-	return err
-}
-
-func (c *cloud) down(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
-	defer cancel()
-	_, err := c.run(ctx, "dev", "down", "--yes")
-	return err
-}
-
-// daemon is one process of `nimbrel dev status`.
-type daemon struct {
-	Name    string
-	PID     int
-	Running bool
-}
+func (c *cloud) up(ctx context.Context) error { return c.Up(ctx, "--image", c.run.disk) }
 
 // end sends a signal to processes of the cloud and waits until they have ended.
 func (c *cloud) end(ctx context.Context, signal syscall.Signal, names ...string) error {
-	all, err := printed[[]daemon](ctx, c, "dev", "status")
+	all, err := c.Processes(ctx)
 	if err != nil {
 		return err
 	}
@@ -111,7 +68,7 @@ func (c *cloud) end(ctx context.Context, signal syscall.Signal, names ...string)
 		return fmt.Errorf("no process of %v", left)
 	}
 	return until(ctx, fmt.Sprintf("%v have ended", names), func() (bool, error) {
-		all, err := printed[[]daemon](ctx, c, "dev", "status")
+		all, err := c.Processes(ctx)
 		for _, d := range all {
 			for _, name := range names {
 				if d.Name == name && d.Running {
@@ -125,7 +82,7 @@ func (c *cloud) end(ctx context.Context, signal syscall.Signal, names ...string)
 
 // versions is what the hosts say that their agents are.
 func (c *cloud) versions(ctx context.Context) (map[string]string, error) {
-	all, err := printed[[]struct{ Name, AgentVersion string }](ctx, c, "hosts")
+	all, err := devcloud.Ask[[]struct{ Name, AgentVersion string }](ctx, &c.Cloud, "hosts")
 	found := map[string]string{}
 	for _, h := range all {
 		found[h.Name] = h.AgentVersion
@@ -135,38 +92,24 @@ func (c *cloud) versions(ctx context.Context) (map[string]string, error) {
 
 // machines are the guests' processes, by instance id.
 func (c *cloud) machines() (map[string]string, error) {
-	paths, err := filepath.Glob(filepath.Join(c.state, "hosts", "*", "guests", "i-*", "process.json"))
 	found := map[string]string{}
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
+	for _, folder := range c.GuestFolders() {
+		pid, err := devcloud.GuestProcess(folder)
+		if err == nil && pid == 0 {
+			continue
+		}
+		if err == nil {
+			err = syscall.Kill(pid, 0)
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("machine %d of %s: %w", pid, filepath.Base(folder), err)
 		}
-		var p struct{ PID int }
-		if err := json.Unmarshal(b, &p); err != nil {
-			return nil, err
-		}
-		if err := syscall.Kill(p.PID, 0); err != nil {
-			return nil, fmt.Errorf("machine %d: %w", p.PID, err)
-		}
-		found[filepath.Base(filepath.Dir(path))] = fmt.Sprint(p.PID)
+		found[filepath.Base(folder)] = fmt.Sprint(pid)
 	}
-	return found, err
+	return found, nil
 }
 
 // until asks until done says so, or patience ends.
 func until(ctx context.Context, what string, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, waitLimit)
-	defer cancel()
-	for {
-		ok, err := done()
-		if ok {
-			return nil
-		}
-		select {
-		case <-time.After(pollEvery): // other processes' states have no event to wait for
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w (last: %v)", what, ctx.Err(), err)
-		}
-	}
+	return devcloud.Until(ctx, pollEvery, waitLimit, what, done)
 }

@@ -7,25 +7,28 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nimbrel/nimbrel/host/hosttest/standin"
+	"github.com/nimbrel/nimbrel/test/bench"
+	"github.com/nimbrel/nimbrel/test/inventory"
 )
 
 type options struct {
-	binaries           []string // of different versions of nimbrel
-	disk, dir, results string
-	kills, upgrades    int
-	packets            int
-	away               time.Duration
-	rounds, guests     int
-	figures            string
-	limit              time.Duration
+	bench.Options
+	binaries        []string // of different versions of nimbrel
+	disk            string
+	kills, upgrades int
+	packets         int
+	away            time.Duration
+	rounds          int
+	laid            int // guests of the host whose agent is started again
+	figures         string
+	limit           time.Duration
 }
 
 // everything names the figures.
@@ -42,29 +45,22 @@ func main() {
 		return
 	}
 	agentMain()
-	var o options
+	o := options{Options: bench.Options{Part: "host"}}
+	o.Flags("/var/tmp")
 	var binaries string
 	flag.StringVar(&binaries, "binaries", "", "two builds of nimbrel of different versions, with a comma between")
 	flag.StringVar(&o.disk, "image", "build/image/disk.raw", "the guest image")
-	flag.StringVar(&o.dir, "dir", "/var/tmp", "where the cloud lies while this runs")
-	flag.StringVar(&o.results, "results", "test/bench/results", "directory to write the figures to as well")
 	flag.IntVar(&o.kills, "kills", 10, "times that both agents are killed")
 	flag.IntVar(&o.upgrades, "upgrades", 10, "times that both agents are replaced by another version; every second one goes back")
 	flag.IntVar(&o.packets, "packets", 100_000, "packets that pass meanwhile, at least")
 	flag.DurationVar(&o.away, "away", 30*time.Second, "how long server and agents are dead at the end")
-	flag.IntVar(&o.guests, "guests", 100, "guests of the host whose agent is started again")
+	flag.IntVar(&o.laid, "guests", 100, "guests of the host whose agent is started again")
 	flag.IntVar(&o.rounds, "rounds", 5, "times that it is")
 	flag.StringVar(&o.figures, "figures", everything, "which figures to take")
 	flag.DurationVar(&o.limit, "limit", 25*time.Minute, "give up after this long")
 	flag.Parse()
 	o.binaries = strings.Split(binaries, ",")
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchhost:", err)
-		os.Exit(1)
-	}
+	bench.Main(o.run)
 }
 
 // Validate reports the first reason why nothing can be measured here.
@@ -74,7 +70,7 @@ func (o options) Validate() error {
 		return errors.New("virtual machines need root: run `sudo make bench-host`")
 	case len(o.binaries) != 2:
 		return errors.New("--binaries: want two builds of nimbrel; `make bench-host` makes them")
-	case o.kills < 1 || o.upgrades < 1 || o.rounds < 1 || o.guests < 1 || o.packets < 1:
+	case o.kills < 1 || o.upgrades < 1 || o.rounds < 1 || o.laid < 1 || o.packets < 1:
 		return errors.New("counts: want at least 1 of each")
 	case o.away < 15*time.Second:
 		return fmt.Errorf("--away %v: want at least 15s, for flows to begin and be refused in", o.away)
@@ -94,16 +90,14 @@ func (o options) Validate() error {
 	return nil
 }
 
-// bench is the state of one run.
-type bench struct {
+// run is the state of one run.
+type run struct {
 	options
-	dir    string
-	lines  []string
+	*bench.Run
 	guests []string // ids of instances that were launched
-	errs   []error
 }
 
-func run(ctx context.Context, o options) (err error) {
+func (o options) run(ctx context.Context) (err error) {
 	if err := o.Validate(); err != nil {
 		return err
 	}
@@ -115,24 +109,33 @@ func run(ctx context.Context, o options) (err error) {
 	if o.disk, err = filepath.Abs(o.disk); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(o.dir, prefix+"-")
+	r, err := bench.Start(o.Options)
 	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o755); err != nil { // guests' users pass through
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	b := &bench{options: o, dir: dir}
-	before := inventoryNow()
+	return r.Finish((&run{options: o, Run: r}).measure(ctx))
+}
+
+// measure takes the figures. One that cannot be had is reported, and the rest are taken all the same.
+func (b *run) measure(ctx context.Context) error {
+	watch := inventory.NewWatch(inventory.Options{Programs: append(inventory.CloudPrograms(), "benchhost", "bench-host")})
 	if b.wants("readopt") {
 		b.readopt(ctx)
 	}
 	if b.wants("restart") {
 		b.restarts(ctx)
 	}
-	b.check("bench_leaves_nothing", leftSince(before, b.guests))
-	return errors.Join(append(b.errs, b.write(), ctx.Err())...)
+	b.LeavesNothing(watch, b.isOurs)
+	return ctx.Err()
+}
+
+// named tells what this program's cloud makes from what others on the machine do meanwhile. Machines' processes and control
+// groups are told by their guests' ids.
+var named = regexp.MustCompile(`\b` + prefix + `(fab|root|h[0-9]|-)|198\.18\.83\.|127\.0\.0\.1:1878[345]`)
+
+func (b *run) isOurs(line string) bool {
+	return named.MatchString(line) || strings.Contains(line, b.Dir()) ||
+		slices.ContainsFunc(b.guests, func(id string) bool { return strings.Contains(line, id) })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/nimbrel/nimbrel/host/agent"
 	"github.com/nimbrel/nimbrel/host/hosttest/standin"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 const (
@@ -54,35 +55,33 @@ func agentMain() {
 }
 
 // readopt starts an agent over a full host again and again.
-func (b *bench) readopt(ctx context.Context) {
-	state := filepath.Join(b.dir, "full")
+func (b *run) readopt(ctx context.Context) {
+	state := filepath.Join(b.Dir(), "full")
 	taken, err := b.readopts(ctx, state)
 	err = errors.Join(err, agent.Purge(context.WithoutCancel(ctx), agentOptions(state)))
-	if err != nil {
-		b.check(fmt.Sprintf("readopt_%d_vms_s", b.options.guests), err)
-		return
-	}
-	b.figure(fmt.Sprintf("readopt_%d_vms_s", b.options.guests), median(taken).Seconds(), "s", fmt.Sprintf("rounds=%v", taken), readoptGoal, nil)
+	b.AtMost(bench.Figure{
+		Name: fmt.Sprintf("readopt_%d_vms_s", b.laid), Value: bench.Median(taken).Seconds(), Unit: "s", Detail: fmt.Sprintf("rounds=%v", taken),
+	}, readoptGoal, err)
 }
 
-func (b *bench) readopts(ctx context.Context, state string) (taken []time.Duration, err error) {
-	progress("laying %d guests", b.options.guests)
-	for n := range b.options.guests {
+func (b *run) readopts(ctx context.Context, state string) (taken []time.Duration, err error) {
+	bench.Progress("laying %d guests", b.laid)
+	for n := range b.laid {
 		id := ids.Instance(fmt.Sprintf("i-%09x%08x", os.Getpid(), n))
 		b.guests = append(b.guests, string(id))
 		if err := standin.Lay(state, id); err != nil {
 			return nil, err
 		}
 	}
-	if _, err := adoptAll(ctx, state, b.options.guests); err != nil { // the first boots the self-test guest
+	if _, err := adoptAll(ctx, state, b.laid); err != nil { // the first boots the self-test guest
 		return nil, err
 	}
 	for range b.rounds {
-		took, err := adoptAll(ctx, state, b.options.guests)
+		took, err := adoptAll(ctx, state, b.laid)
 		if err != nil {
 			return nil, err
 		}
-		progress("an agent holds %d guests after %v", b.options.guests, took)
+		bench.Progress("an agent holds %d guests after %v", b.laid, took)
 		taken = append(taken, took)
 	}
 	return taken, nil

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nimbrel/nimbrel/test/bench"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // pingsPerRound are sent one after the other: the next one follows the answer, so that no queue of a guest or a tap is
@@ -34,27 +37,27 @@ done) >/dev/null 2>&1 </dev/null & true`
 // pair is two guests on two hosts that talk.
 type pair struct {
 	*cloud
-	guests []guest
+	guests []devcloud.Instance
 	key    string
 }
 
 // in runs a command in a guest.
 func (p *pair) in(ctx context.Context, i int, command string) (string, error) {
-	out, err := p.run(ctx, "ssh", "-i", p.key, p.guests[i].ID, "--", command)
+	out, err := p.Run(ctx, "ssh", "-i", p.key, p.guests[i].ID, "--", command)
 	return strings.TrimSpace(out), err
 }
 
 // restarts ends and replaces agents while guests talk.
-func (b *bench) restarts(ctx context.Context) {
-	c := &cloud{bench: b, state: b.dir + "/state", binary: b.binaries[0]}
+func (b *run) restarts(ctx context.Context) {
+	c := b.newCloud()
 	defer func() {
-		if err := c.down(ctx); err != nil {
-			b.errs = append(b.errs, err)
+		if err := c.Down(ctx, downLimit); err != nil {
+			b.Check("cloud_ends", "", err)
 		}
 	}()
 	p, err := c.begin(ctx)
 	if err != nil {
-		b.check("restart_lost_packets", err)
+		b.Check("restart_lost_packets", "", err)
 		return
 	}
 	before, err := c.machines()
@@ -75,13 +78,16 @@ func (b *bench) restarts(ctx context.Context) {
 	if machinesErr == nil && !maps.Equal(before, after) {
 		machinesErr = fmt.Errorf("machines %v, were %v", after, before)
 	}
-	b.check("guests_undisturbed", machinesErr)
-	b.figure("restart_lost_packets", float64(lost), "packets", fmt.Sprintf("of=%d kills=%d upgrades=%d away=%v", passed+lost, b.kills, b.upgrades, b.away), 0, err)
+	b.Check("guests_undisturbed", "", machinesErr)
+	b.AtMost(bench.Figure{
+		Name: "restart_lost_packets", Value: float64(lost), Unit: "packets",
+		Detail: fmt.Sprintf("of=%d kills=%d upgrades=%d away=%v", passed+lost, b.kills, b.upgrades, b.away),
+	}, 0, err)
 }
 
 // begin brings the cloud up and has two guests ping each other.
 func (c *cloud) begin(ctx context.Context) (*pair, error) {
-	progress("bringing a cloud up")
+	bench.Progress("bringing a cloud up")
 	if err := c.up(ctx); err != nil {
 		return nil, err
 	}
@@ -90,7 +96,7 @@ func (c *cloud) begin(ctx context.Context) (*pair, error) {
 		return nil, err
 	}
 	p := &pair{cloud: c}
-	if p.guests, p.key, err = d.launch(ctx, c.bench); err != nil {
+	if p.guests, p.key, err = d.launch(ctx, c.run); err != nil {
 		return nil, err
 	}
 	for i := range p.guests {
@@ -147,16 +153,16 @@ func (p *pair) awaitPackets(ctx context.Context, want int) (passed, lost int, er
 
 // endAgents kills and replaces the agents by turns, spread over the packets.
 func (p *pair) endAgents(ctx context.Context) (passed, lost int, err error) {
-	events := p.bench.kills + p.bench.upgrades
+	events := p.run.kills + p.run.upgrades
 	for n := range events {
-		if passed, lost, err = p.awaitPackets(ctx, n*p.bench.packets/events); err != nil {
+		if passed, lost, err = p.awaitPackets(ctx, n*p.run.packets/events); err != nil {
 			return passed, lost, err
 		}
-		kill := n%2 == 0 && n/2 < p.bench.kills || n/2 >= p.bench.upgrades
+		kill := n%2 == 0 && n/2 < p.run.kills || n/2 >= p.run.upgrades
 		if err := p.endBoth(ctx, kill); err != nil {
 			return passed, lost, fmt.Errorf("end %d of the agents: %w", n+1, err)
 		}
-		progress("agents ended %d of %d times; %d packets passed before, %d lost", n+1, events, passed, lost)
+		bench.Progress("agents ended %d of %d times; %d packets passed before, %d lost", n+1, events, passed, lost)
 	}
 	return passed, lost, nil
 }
@@ -176,10 +182,10 @@ func (p *pair) endBoth(ctx context.Context, kill bool) error {
 	if err := p.end(ctx, syscall.SIGTERM, hosts...); err != nil {
 		return err
 	}
-	if p.binary == p.bench.binaries[0] {
-		p.binary = p.bench.binaries[1]
+	if p.Nimbrel == p.run.binaries[0] {
+		p.Nimbrel = p.run.binaries[1]
 	} else {
-		p.binary = p.bench.binaries[0]
+		p.Nimbrel = p.run.binaries[0]
 	}
 	if err := p.up(ctx); err != nil {
 		return err
@@ -216,17 +222,17 @@ func (p *pair) allAway(ctx context.Context) error {
 	if err := errors.Join(err, parseErr); err != nil {
 		return err
 	}
-	progress("server and agents are dead for %v", p.bench.away)
+	bench.Progress("server and agents are dead for %v", p.run.away)
 	if err := p.end(ctx, syscall.SIGKILL, append([]string{"server"}, hosts...)...); err != nil {
 		return err
 	}
 	from := up + time.Since(sent).Seconds() // the guest's clock was read after sent: nothing ran any more then
 	select {
-	case <-time.After(p.bench.away): // what is measured
+	case <-time.After(p.run.away): // what is measured
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	to := from + p.bench.away.Seconds() - sendSlack
+	to := from + p.run.away.Seconds() - sendSlack
 	if err := p.up(ctx); err != nil {
 		return err
 	}
@@ -235,7 +241,7 @@ func (p *pair) allAway(ctx context.Context) error {
 		return err
 	}
 	err = until(ctx, "metadata is answered again", func() (bool, error) { n, err := asked(); return n > before, err })
-	p.bench.check("metadata_answers_again", err)
+	p.run.Check("metadata_answers_again", "", err)
 	if _, err := p.in(ctx, 0, "touch /tmp/enough"); err != nil {
 		return err
 	}
@@ -243,8 +249,8 @@ func (p *pair) allAway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.bench.check("new_flow_passes_unattended", flowsBetween(out, "open", from, to, func(line string) bool { return strings.HasPrefix(line, "ok ") }))
-	p.bench.check("denied_flow_stays_denied_unattended", flowsBetween(out, "closed", from, to, func(line string) bool { return strings.Contains(line, `"reason":"timeout"`) }))
+	p.run.Check("new_flow_passes_unattended", "", flowsBetween(out, "open", from, to, func(line string) bool { return strings.HasPrefix(line, "ok ") }))
+	p.run.Check("denied_flow_stays_denied_unattended", "", flowsBetween(out, "closed", from, to, func(line string) bool { return strings.Contains(line, `"reason":"timeout"`) }))
 	return nil
 }
 
@@ -279,7 +285,7 @@ func flowsBetween(out, kind string, from, to float64, good func(answer string) b
 
 // stopPings ends the pings once enough have passed.
 func (p *pair) stopPings(ctx context.Context) (passed, lost int, err error) {
-	if passed, lost, err = p.awaitPackets(ctx, p.bench.packets); err != nil {
+	if passed, lost, err = p.awaitPackets(ctx, p.run.packets); err != nil {
 		return passed, lost, err
 	}
 	for i := range p.guests {

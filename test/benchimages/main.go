@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -20,6 +19,7 @@ import (
 	"github.com/nimbrel/nimbrel/image/chunk"
 	"github.com/nimbrel/nimbrel/image/convert"
 	"github.com/nimbrel/nimbrel/image/inspect"
+	"github.com/nimbrel/nimbrel/test/bench"
 )
 
 const (
@@ -29,28 +29,34 @@ const (
 	largestFile = 64 << 20
 )
 
-func main() {
-	mib := flag.Int64("mib", 768, "size of the disk in MiB")
-	dir := flag.String("dir", "", "directory to work in; default a temporary one")
-	flag.Parse()
-	if err := run(context.Background(), *dir, *mib<<20); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
-	}
+type options struct {
+	bench.Options
+	mib int64
 }
 
-func run(ctx context.Context, dir string, bytes int64) error {
-	work, err := os.MkdirTemp(dir, "benchimages-")
+func main() {
+	o := options{Options: bench.Options{Part: "image"}}
+	o.Flags("build")
+	flag.Int64Var(&o.mib, "mib", 768, "size of the disk in MiB")
+	flag.Parse()
+	bench.Main(o.run)
+}
+
+func (o options) run(ctx context.Context) error {
+	r, err := bench.Start(o.Options)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
-	disk, err := newDisk(filepath.Join(work, "disk.raw"), bytes)
+	return r.Finish(measure(ctx, r, o.mib<<20))
+}
+
+func measure(ctx context.Context, r *bench.Run, bytes int64) error {
+	disk, err := newDisk(filepath.Join(r.Dir(), "disk.raw"), bytes)
 	if err != nil {
 		return err
 	}
 	defer disk.file.Close()
-	store, err := chunk.Open(filepath.Join(work, "store"))
+	store, err := chunk.Open(filepath.Join(r.Dir(), "store"))
 	if err != nil {
 		return err
 	}
@@ -58,7 +64,7 @@ func run(ctx context.Context, dir string, bytes int64) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("figure image.import_mib_per_s %.0f MiB/s\n", float64(bytes>>20)/took.Seconds())
+	r.Print(bench.Figure{Name: "import_mib_per_s", Value: float64(bytes>>20) / took.Seconds(), Unit: "MiB/s"})
 	if err := disk.changeFiles(disk.data / 100); err != nil {
 		return err
 	}
@@ -66,18 +72,23 @@ func run(ctx context.Context, dir string, bytes int64) error {
 	if err != nil {
 		return err
 	}
-	report("second_import_stored_fraction", second, first)
-	fmt.Printf("figure image.second_import_mib_per_s %.0f MiB/s\n", float64(bytes>>20)/took.Seconds())
+	r.Print(stored("second_import_stored_fraction", second, first))
+	r.Print(bench.Figure{Name: "second_import_mib_per_s", Value: float64(bytes>>20) / took.Seconds(), Unit: "MiB/s"})
 	if err := disk.rewrite(disk.data/2, disk.data/100); err != nil {
 		return err
 	}
 	third, _, err := importDisk(ctx, store, disk.file)
-	report("second_import_one_place_stored_fraction", third, first)
-	return err
+	if err != nil {
+		return err
+	}
+	r.Print(stored("second_import_one_place_stored_fraction", third, first))
+	return nil
 }
 
-func report(name string, stored, of uint64) {
-	fmt.Printf("figure image.%s %.4f fraction num=%d den=%d\n", name, float64(stored)/float64(of), stored, of)
+func stored(name string, bytes, of uint64) bench.Figure {
+	f := bench.Ratio(name, float64(bytes), float64(of), "")
+	f.Unit = "fraction"
+	return f
 }
 
 // disk is a file with files in it.

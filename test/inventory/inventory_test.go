@@ -34,3 +34,18 @@ func TestDiff(t *testing.T) {
 		t.Errorf("Diff = %q, want %q", got, want)
 	}
 }
+
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+	w := NewWatch(Options{Folders: []string{dir}})
+	for _, path := range []string{ours, theirs} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine, others := w.Changes(func(line string) bool { return strings.HasSuffix(line, ours) })
+	if !slices.Equal(mine, []string{"+ file " + ours}) || !slices.Equal(under(dir, others), []string{"+ file " + theirs}) {
+		t.Errorf("changes %v and %v by others", mine, under(dir, others))
+	}
+}

@@ -130,6 +130,7 @@ type books struct {
 	doubles  int            // mu; handed out while somebody held it
 	leaks    int            // mu; left when everything was terminated
 	broken   int            // mu; answers that no correct server gives
+	onWrong  func()         // called after each defect; may be nil
 }
 
 const maxProblems = 200
@@ -157,19 +158,30 @@ func (b *books) wrong(figure *int, format string, args ...any) {
 		b.problems = append(b.problems, text)
 		fmt.Println("WRONG", text)
 	}
+	if b.onWrong != nil {
+		b.onWrong()
+	}
 }
 
 // figures prints the figures; it fails unless all is well.
 func (b *books) figures() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fmt.Printf("figure torture.leaks %d count\n", b.leaks)
-	fmt.Printf("figure torture.double_handouts %d count\n", b.doubles)
-	fmt.Printf("figure torture.acknowledged_lost %d count\n", b.lost)
+	fmt.Printf("figure torture.leaks %d count\ncheck torture.leaks %s\n", b.leaks, verdictOn(b.leaks))
+	fmt.Printf("figure torture.double_handouts %d count\ncheck torture.double_handouts %s\n", b.doubles, verdictOn(b.doubles))
+	fmt.Printf("figure torture.acknowledged_lost %d count\ncheck torture.acknowledged_lost %s\n", b.lost, verdictOn(b.lost))
 	if n := b.leaks + b.doubles + b.lost + b.broken; n > 0 {
 		return fmt.Errorf("%d things are wrong, %d of them answers or ends that nobody asked for", n, b.broken)
 	}
 	return nil
+}
+
+// verdictOn is a check's word for a figure whose goal is 0.
+func verdictOn(count int) string {
+	if count > 0 {
+		return "FAIL"
+	}
+	return "ok"
 }
 
 func (b *books) progress() string {
