@@ -1,8 +1,8 @@
 // Package follow keeps an in-memory view of rows up to date: one snapshot, then every transaction after it.
 //
 // A Follower owns its position and nothing else. It calls apply from one goroutine, in version order, without gap or
-// repetition, with all that it has been told meanwhile: the further it is behind, the less a transaction costs. When the history it stood on is gone it starts over with a snapshot, which replaces all that the view
-// holds. WaitVersion makes reads of a view see a version that the caller knows of.
+// repetition, with all that it has been told meanwhile: the further it is behind, the less a transaction costs. When
+// the history it stood on is gone it starts over with a snapshot, which replaces all that the view holds. WaitVersion makes reads of a view see a version that the caller knows of.
 //
 // Deliberately absent: the view itself and its locks. Start with New, Run and WaitVersion.
 package follow
@@ -93,8 +93,10 @@ func (f *Follower) follow(ctx context.Context) error {
 	defer feed.Close()
 	f.apply(b)
 	f.reach(b.Version)
+	ended, end := context.WithCancel(ctx)
+	end()
 	for {
-		next, err := gather(ctx, feed)
+		next, err := gather(ctx, ended, feed)
 		if err != nil {
 			return fmt.Errorf("follow from version %d: %w", b.Version, err)
 		}
@@ -108,15 +110,9 @@ func (f *Follower) follow(ctx context.Context) error {
 // gatherChanges bounds the changes that are applied at once, but for those of one transaction.
 const gatherChanges = 1024
 
-// ended is a context for what must not wait.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// gather waits for the next transaction, or progress mark, and takes those along that are at hand.
-func gather(ctx context.Context, feed store.Feed) (Batch, error) {
+// gather waits for the next transaction, or progress mark, and takes those along that are at hand. ended is a context that
+// has ended.
+func gather(ctx, ended context.Context, feed store.Feed) (Batch, error) {
 	next, err := feed.Next(ctx)
 	if err != nil {
 		return Batch{}, err
