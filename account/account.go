@@ -58,6 +58,7 @@ type KeyPairRequest struct {
 	Type      KeyType
 	PublicKey []byte // import: one line in OpenSSH's format
 	Tags      map[string]string
+	DryRun    bool // check the request and that the name is free, make nothing, and answer with nothing
 }
 
 // KeyPairSelection limits a description to names and ids; empty selects all.

@@ -23,6 +23,8 @@ const (
 	putsAtOnce = 4
 	// uploadTries is how often an upload is begun: a server that started anew meanwhile has to be told again.
 	uploadTries = 3
+	// maxDiskBytes is more than any server may be set to take: its own limit is the one that holds.
+	maxDiskBytes = 16 << 40
 )
 
 func (c *client) imageImport() *cobra.Command {
@@ -81,7 +83,7 @@ func (c *client) importFile(ctx context.Context, path string, f upload.Finish, p
 	if !info.Mode().IsRegular() {
 		return upload.Result{}, fmt.Errorf("%s is no regular file: copy the disk into one first", path)
 	}
-	if _, err := inspect.Inspect(file, info.Size(), inspect.Limits{}); err != nil {
+	if _, err := inspect.Inspect(file, info.Size(), inspect.Limits{MaxVirtualBytes: maxDiskBytes}); err != nil {
 		return upload.Result{}, fmt.Errorf("%s: %w", path, err)
 	}
 	sums, err := sumsOf(ctx, file, info.Size(), p)

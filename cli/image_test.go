@@ -196,6 +196,18 @@ func TestImageImportRefusesHere(t *testing.T) {
 	}
 }
 
+// TestImageLimitIsTheServers: a disk of more than a server takes by default is the server's to judge, whose limit is a flag.
+func TestImageLimitIsTheServers(t *testing.T) {
+	h := make([]byte, 4<<16) // a qcow2 of 2 TiB
+	copy(h, "QFI\xfb\x00\x00\x00\x02")
+	h[23], h[26], h[38], h[45] = 16, 0x02, 0x10, 1
+	f := &fakeUploads{}
+	_, _, _ = importer(t, f)(diskFile(t, h)) // the fake's last word does not matter
+	if f.begins != 1 {
+		t.Errorf("judged here: begun %d times", f.begins)
+	}
+}
+
 func TestProgressBar(t *testing.T) {
 	var b bytes.Buffer
 	p := &progress{w: &b, terminal: true, shown: -1}

@@ -62,6 +62,8 @@ type Launcher interface {
 	// client token with the same request returns the same instances in their present state; with another request it is an
 	// *idem.MismatchError. Errors are this package's, vpc's, image's and account's; nothing is launched with an error.
 	RunInstances(ctx context.Context, account ids.Account, r RunRequest) (Reservation, error)
+	// CheckLaunch finds what RunInstances would refuse the request for, but for quotas and room, and makes nothing.
+	CheckLaunch(ctx context.Context, account ids.Account, r RunRequest) error
 }
 
 // Lifecycle moves instances between states. A call of up to MaxPerTransaction ids is one transaction: all move, or none and

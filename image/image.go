@@ -17,8 +17,8 @@ const (
 	MinNameBytes, MaxNameBytes = 3, 128
 	// MaxDescriptionBytes is EC2's bound of a description.
 	MaxDescriptionBytes = 255
-	// MaxPerAccount bounds the images of one owner.
-	MaxPerAccount = 1000
+	// DefaultMaxPerAccount bounds the images of one owner where the operator sets nothing else.
+	DefaultMaxPerAccount = 1000
 	// MaxUsers bounds the accounts that one image is shared with.
 	MaxUsers = 1000
 )
@@ -166,7 +166,7 @@ type SnapshotError struct{ ID ids.Snapshot }
 
 func (e *SnapshotError) Error() string { return fmt.Sprintf("the snapshot '%s' does not exist", e.ID) }
 
-// LimitError: the account has MaxPerAccount images, or the image is shared with MaxUsers accounts.
+// LimitError: the account has as many images as it may, or the image is shared with MaxUsers accounts.
 type LimitError struct {
 	What string
 	Max  int

@@ -233,6 +233,21 @@ func (db *DB) Watch(ctx context.Context, from Version, prefixes ...[]byte) (Feed
 	return &relativeFeed{db: db, Feed: f}, nil
 }
 
+// Resume is Watch from a position that was kept, perhaps by another process. It returns ErrOtherHistory when the store is
+// of another history than the position, as after a restore from a backup, whatever the versions are.
+func (db *DB) Resume(ctx context.Context, at Position, prefixes ...[]byte) (Feed, error) {
+	s, err := db.engine.Snapshot(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot: %w", err)
+	}
+	history := s.History()
+	s.Release()
+	if history != at.History {
+		return nil, fmt.Errorf("resume from version %d of %v, this is %v: %w", at.Version, at.History, history, ErrOtherHistory)
+	}
+	return db.Watch(ctx, at.Version, prefixes...)
+}
+
 // PoolFree returns how many elements of a pool are free, or ErrNoPool. Read it in a View or at a snapshot: as a
 // validated read it conflicts with every Take.
 func PoolFree(ctx context.Context, r Reader, prefix []byte) (uint64, error) {
@@ -244,6 +259,66 @@ func PoolFree(ctx context.Context, r Reader, prefix []byte) (uint64, error) {
 		return 0, fmt.Errorf("pool %q: %w", prefix, ErrNoPool)
 	}
 	return uint64(v.Int), nil
+}
+
+// PoolTaken lists the elements of a pool that are taken, the reserved ones included, in order. The error says what of the
+// pool's rows does not go together. It reads the whole pool, for checkers.
+func PoolTaken(ctx context.Context, r Reader, prefix []byte) ([]uint64, error) {
+	free, err := PoolFree(ctx, r, prefix)
+	if err != nil {
+		return nil, err
+	}
+	size, _, err := r.Get(ctx, pool.SizeKey(prefix))
+	if err != nil {
+		return nil, err
+	}
+	var taken []uint64
+	below := func(i uint64) bool { return false } // whether a page of the level below has nothing free
+	for level, n := 0, uint64(size.Int); level < pool.Levels(uint64(size.Int)); level, n = level+1, (n+pool.PageBits-1)/pool.PageBits {
+		clear := map[uint64]bool{}
+		for page := uint64(0); page*pool.PageBits < n; page++ {
+			if err := clearBits(ctx, r, pool.PageKey(prefix, level, page), page*pool.PageBits, n, clear); err != nil {
+				return nil, err
+			}
+		}
+		for i := range n {
+			if level > 0 && clear[i] != below(i) {
+				return nil, fmt.Errorf("pool %q: bit %d of level %d says free %t", prefix, i, level, !clear[i])
+			}
+			if level == 0 && clear[i] {
+				taken = append(taken, i)
+			}
+		}
+		below = func(i uint64) bool {
+			for bit := i * pool.PageBits; bit < min(n, (i+1)*pool.PageBits); bit++ {
+				if !clear[bit] {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	if uint64(len(taken))+free != uint64(size.Int) {
+		return nil, fmt.Errorf("pool %q: of %d elements %d are taken and %d are counted as free", prefix, size.Int, len(taken), free)
+	}
+	return taken, nil
+}
+
+// clearBits notes the bits of a page, which begins at first of n, that are not set. An absent page is all set.
+func clearBits(ctx context.Context, r Reader, key []byte, first, n uint64, into map[uint64]bool) error {
+	row, found, err := r.Get(ctx, key)
+	if err != nil || !found {
+		return err
+	}
+	if len(row.Bytes) != pool.PageBytes {
+		return fmt.Errorf("pool page %q has %d bytes", key, len(row.Bytes))
+	}
+	for i := range min(pool.PageBits, n-first) {
+		if row.Bytes[i/8]&(1<<(i%8)) == 0 {
+			into[first+i] = true
+		}
+	}
+	return nil
 }
 
 // FreeKey names the integer row that counts a pool's free elements, for guards on it.

@@ -16,6 +16,12 @@ type HistoryID [16]byte
 // String returns the id in hexadecimal.
 func (h HistoryID) String() string { return hex.EncodeToString(h[:]) }
 
+// Position is a version of a history: what a follower keeps to go on from, also across processes.
+type Position struct {
+	History HistoryID
+	Version Version
+}
+
 // Kind tells what a value is. It is the first byte of every stored value.
 type Kind byte
 

@@ -1,5 +1,7 @@
 package vpc
 
+import "strings"
+
 // Bounds that clients meet. The account-wide ones are quotas (package account).
 const (
 	MinPrefixBits                = 16 // of a VPC's and of a subnet's range
@@ -22,3 +24,14 @@ const (
 	RouterOffset          uint64 = 1 // of a subnet: the gateway that guests see
 	ResolverOffset        uint64 = 2
 )
+
+// TextMarks are the characters that names and descriptions of groups and rules may have beside ASCII letters and digits.
+const TextMarks = " ._-:/()#,@[]+=&;{}!$*"
+
+// IsText says whether a text has only characters that names and descriptions may have.
+func IsText(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		return !letter && !strings.ContainsRune(TextMarks, c)
+	})
+}

@@ -94,6 +94,9 @@ func (r RuleSpec) Canonical() (RuleSpec, error) {
 	if len(r.Description) > MaxDescriptionBytes {
 		return r, r.malformed("the description is longer than %d bytes", MaxDescriptionBytes)
 	}
+	if !IsText(r.Description) {
+		return r, r.malformed("the description holds characters other than letters, digits and" + TextMarks)
+	}
 	if r.CIDR.IsValid() {
 		r.CIDR = r.CIDR.Masked()
 	}

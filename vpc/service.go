@@ -75,6 +75,7 @@ type CreateVPCRequest struct {
 	Account ids.Account
 	CIDR    netip.Prefix
 	Tags    map[string]string
+	DryRun  bool // check the request and what it names, make nothing, and answer with nothing
 }
 
 // VPCChange holds new values of a VPC's attributes; nil leaves one as it is.
@@ -90,6 +91,7 @@ type CreateSubnetRequest struct {
 	CIDR    netip.Prefix
 	Zone    string // empty: the zone with the fewest subnets of the VPC
 	Tags    map[string]string
+	DryRun  bool // check the request and what it names, make nothing, and answer with nothing
 }
 
 // SubnetChange holds new values of a subnet's attributes; nil leaves one as it is.
@@ -104,6 +106,7 @@ type CreateGroupRequest struct {
 	Name        string
 	Description string
 	Tags        map[string]string
+	DryRun      bool // check the request and what it names, make nothing, and answer with nothing
 }
 
 // AuthorizeRequest adds rules to one direction of a group.
@@ -136,6 +139,8 @@ type PrepareRequest struct {
 	GroupNames []string
 	// Retry is set after ErrStale: what is in memory was too old.
 	Retry bool
+	// DryRun says to check, the address too, and to make nothing: the answer has no number of an identity.
+	DryRun bool
 }
 
 // Prepared is what Attach needs to know. It may be used for several interfaces and kept for a short while.

@@ -3,6 +3,7 @@ package accountrows
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/account/tagrows"
@@ -20,17 +21,21 @@ func Invariants() []check.Invariant {
 			Check: checkAccessKeys,
 		},
 		{
+			Name:  "account.names",
+			Doc:   "Every account is found by its name, and every name, counter and limit belongs to an account.",
+			Check: checkNames,
+		},
+		{
 			Name:  "account.key-pairs",
 			Doc:   "Every key pair is found by name and by id, and belongs to an account.",
 			Check: checkKeyPairs,
 		},
 		QuotaInvariant("account.key-pair-quota", account.QuotaKeyPairs, countKeyPairs),
 		tagrows.Invariant("account.key-pair-tags", func(ctx context.Context, r store.Reader, a ids.Account, resource string) (bool, bool, error) {
-			id, err := ids.Parse[ids.KeyPair](resource)
-			if err != nil {
+			if !strings.HasPrefix(resource, "key-") {
 				return false, false, nil
 			}
-			_, found, err := r.Get(ctx, keyPairIDKey(a, id).Base)
+			_, found, err := r.Get(ctx, keyPairIDKey(a, ids.KeyPair(resource)).Base)
 			return true, found, err
 		}),
 	}
@@ -47,7 +52,7 @@ func QuotaInvariant(name string, q account.Quota, count func(context.Context, st
 			if err != nil {
 				return err
 			}
-			return scanAccounts(ctx, r, func(a account.Account) error {
+			err = scanAccounts(ctx, r, func(a account.Account) error {
 				limit, _, err := r.Get(ctx, limitKey(a.ID, q).Base)
 				if err != nil {
 					return err
@@ -56,8 +61,13 @@ func QuotaInvariant(name string, q account.Quota, count func(context.Context, st
 				if charged := limit.Int - left.Int; err == nil && charged != used[a.ID] {
 					report(string(a.ID), fmt.Sprintf("%d of %s are charged, %d exist", charged, q, used[a.ID]))
 				}
+				delete(used, a.ID)
 				return err
 			})
+			for a, n := range used {
+				report(string(a), fmt.Sprintf("does not exist, and has %d of %s", n, q))
+			}
+			return err
 		},
 	}
 }
@@ -94,6 +104,56 @@ func checkAccessKeys(ctx context.Context, r store.Reader, report func(subject, d
 		report(string(a), "access keys of an account that does not exist")
 	}
 	return err
+}
+
+// checkNames counts the rows that every account has one of, and follows its name to it.
+func checkNames(ctx context.Context, r store.Reader, report func(subject, detail string)) error {
+	there := map[ids.Account]string{}
+	err := check.Scan(ctx, r, store.Prefix(part, FamilyAccount), func(kv store.KV) error {
+		a, err := DecodeAccount(kv.Value)
+		if err == nil && string(kv.Key) != string(key(FamilyAccount, a.ID).Base) {
+			report(string(a.ID), fmt.Sprintf("account is under the key %q", kv.Key))
+		}
+		there[a.ID] = a.Name
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	named := map[ids.Account]bool{}
+	err = check.Scan(ctx, r, store.Prefix(part, familyName), func(kv store.KV) error {
+		_, parts, err := ParseKey(kv.Key)
+		a := ids.Account(kv.Value.Bytes)
+		if name, found := there[a]; err == nil && (!found || name != parts[0]) {
+			report(string(a), fmt.Sprintf("the name %q leads to it; its own is %q", parts[0], name))
+		}
+		named[a] = true
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for a, name := range there {
+		if !named[a] {
+			report(string(a), "is not found by its name "+name)
+		}
+	}
+	for _, f := range []Family{familyKeysLeft, familyLeft, familyLimit} {
+		err := check.Scan(ctx, r, store.Prefix(part, f), func(kv store.KV) error {
+			_, parts, err := ParseKey(kv.Key)
+			if err != nil {
+				return err
+			}
+			if _, found := there[ids.Account(parts[0])]; !found {
+				report(parts[0], fmt.Sprintf("has a row of %s, but does not exist", f))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkKeyPairs(ctx context.Context, r store.Reader, report func(subject, detail string)) error {

@@ -21,6 +21,9 @@ func (s *Service) CreateKeyPair(ctx context.Context, r account.KeyPairRequest) (
 	if err := validateKeyPair(r); err != nil {
 		return account.CreatedKeyPair{}, err
 	}
+	if r.DryRun {
+		return account.CreatedKeyPair{}, s.nameIsFree(ctx, r)
+	}
 	public, private, err := keypair.Generate(r.Type, r.Name)
 	if err != nil {
 		return account.CreatedKeyPair{}, fmt.Errorf("create key pair %q: %w", r.Name, err)
@@ -41,6 +44,9 @@ func (s *Service) ImportKeyPair(ctx context.Context, r account.KeyPairRequest) (
 	if err != nil {
 		return account.KeyPair{}, fmt.Errorf("import key pair %q: %w", r.Name, err)
 	}
+	if r.DryRun {
+		return account.KeyPair{}, s.nameIsFree(ctx, r)
+	}
 	k, err := s.insertKeyPair(ctx, r, public)
 	if err != nil {
 		return account.KeyPair{}, fmt.Errorf("import key pair %q: %w", r.Name, err)
@@ -53,6 +59,15 @@ func validateKeyPair(r account.KeyPairRequest) error {
 		return err
 	}
 	return account.ValidateTags(r.Name, r.Tags)
+}
+
+// nameIsFree is what a dry run checks beyond the request. What is made is guarded at commit.
+func (s *Service) nameIsFree(ctx context.Context, r account.KeyPairRequest) error {
+	taken, err := s.DescribeKeyPairs(ctx, r.Account, account.KeyPairSelection{}, func(k *account.KeyPair) bool { return k.Name == r.Name })
+	if err == nil && len(taken) > 0 {
+		err = &account.DuplicateError{Kind: account.KindKeyPair, Name: r.Name}
+	}
+	return err
 }
 
 func (s *Service) insertKeyPair(ctx context.Context, r account.KeyPairRequest, public keypair.Public) (account.KeyPair, error) {

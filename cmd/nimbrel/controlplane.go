@@ -53,8 +53,8 @@ type controlPlane struct {
 	tenants   *obs.Door
 }
 
-// openControlPlane opens or makes a control plane in dir.
-func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *controlPlane, err error) {
+// openControlPlane opens or makes a control plane in dir. Of limits only the bounds of images count.
+func openControlPlane(dir, region string, zones []string, limits images.Options, log *slog.Logger) (_ *controlPlane, err error) {
 	surroundings := env.System()
 	if err := openStateDir(dir); err != nil {
 		return nil, err
@@ -89,7 +89,8 @@ func openControlPlane(dir, region string, zones []string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, errors.Join(err, c.engine.Close())
 	}
-	c.images = images.New(c.db, images.Options{Dir: filepath.Join(dir, "images"), Converter: converter, Tags: tags, Env: surroundings, Log: log})
+	limits.Dir, limits.Converter, limits.Tags, limits.Env, limits.Log = filepath.Join(dir, "images"), converter, tags, surroundings, log
+	c.images = images.New(c.db, limits)
 	c.compute = computes.New(c.db, computes.Options{
 		KeyPairs: c.accounts, Tags: tags, Networks: c.networks, Images: c.images, Region: region, Env: surroundings, Log: log,
 	})

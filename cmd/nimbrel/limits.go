@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/pflag"
 
 	ec2door "github.com/nimbrel/nimbrel/ec2/server"
+	"github.com/nimbrel/nimbrel/image"
+	images "github.com/nimbrel/nimbrel/image/server"
 	"github.com/nimbrel/nimbrel/svc/obs"
 	"github.com/nimbrel/nimbrel/svc/ratelimit"
 )
@@ -51,4 +53,35 @@ func (l *limits) admission() *ec2door.Admission {
 
 func (l *limits) door() *obs.Door {
 	return obs.NewDoor(obs.DoorOptions{Connections: l.connections, WriteTimeout: answerTimeout})
+}
+
+// imageLimits are the flags that bound what images take.
+type imageLimits struct {
+	diskGiB, accountGiB, accountImages int
+}
+
+// maxImageGiB is the largest disk that can be allowed: an upload tells the sums of a file of twice that in one request.
+const maxImageGiB = 3 << 10
+
+func (l *imageLimits) register(p *pflag.FlagSet) {
+	p.IntVar(&l.diskGiB, "image-max-gib", images.DefaultMaxDiskBytes>>30, "largest disk of an image, in `GiB`")
+	p.IntVar(&l.accountGiB, "account-images-max-gib", images.DefaultMaxAccountBytes>>30, "the disks of one account's images together, in `GiB`")
+	p.IntVar(&l.accountImages, "account-images", image.DefaultMaxPerAccount, "how `many` images one account may have")
+}
+
+// Validate reports the first flag that cannot be.
+func (l *imageLimits) Validate() error {
+	switch {
+	case l.diskGiB < 1 || l.diskGiB > maxImageGiB:
+		return fmt.Errorf("--image-max-gib %d: want 1 to %d", l.diskGiB, maxImageGiB)
+	case l.accountGiB < 1 || l.accountGiB > 1<<20:
+		return fmt.Errorf("--account-images-max-gib %d: want 1 to %d", l.accountGiB, 1<<20)
+	case l.accountImages < 1 || l.accountImages > 100_000:
+		return fmt.Errorf("--account-images %d: want 1 to 100000", l.accountImages)
+	}
+	return nil
+}
+
+func (l *imageLimits) options() images.Options {
+	return images.Options{MaxDiskBytes: uint64(l.diskGiB) << 30, MaxAccountBytes: uint64(l.accountGiB) << 30, MaxAccountImages: l.accountImages}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nimbrel/nimbrel/host/agent"
+	images "github.com/nimbrel/nimbrel/image/server"
 	"github.com/nimbrel/nimbrel/store/embed"
 	"github.com/nimbrel/nimbrel/svc/obs/obstest"
 )
@@ -45,7 +46,7 @@ func TestMetricsList(t *testing.T) {
 func serverMetrics(t *testing.T) []string {
 	t.Helper()
 	log := obstest.Logger(t)
-	plane, err := openControlPlane(t.TempDir(), "us-nimbrel-1", []string{"us-nimbrel-1a"}, log)
+	plane, err := openControlPlane(t.TempDir(), "us-nimbrel-1", []string{"us-nimbrel-1a"}, images.Options{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestMetricsStayOnLoopback(t *testing.T) {
 			t.Errorf("%+v: accepted", f)
 		}
 	}
-	open := serverFlags{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true}
+	open := serverFlags{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true, images: imageLimits{1, 1, 1}}
 	if err := open.Validate(); err != nil {
 		t.Error(err)
 	}

@@ -25,6 +25,7 @@ type serverFlags struct {
 	zones, operatorUID                                int
 	insecure                                          bool
 	limits                                            limits
+	images                                            imageLimits
 	settings                                          *settings
 }
 
@@ -51,6 +52,7 @@ func serverCommand() *cobra.Command {
 	p.IntVar(&f.operatorUID, "operator-uid", -1, "`user` that may use the operator socket besides root")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.limits.register(p)
+	f.images.register(p)
 	f.settings = configurable(cmd)
 	return cmd
 }
@@ -71,7 +73,7 @@ func (f *serverFlags) Validate() error {
 	if err := loopback(f.metrics); err != nil {
 		return fmt.Errorf("--metrics %w: profiles and metrics are for this machine; give 127.0.0.1 and a port", err)
 	}
-	return f.limits.Validate()
+	return errors.Join(f.limits.Validate(), f.images.Validate())
 }
 
 // regionShape is what clients take for a region.
@@ -109,7 +111,7 @@ func (f *serverFlags) run(ctx context.Context) error {
 	}
 	slog.SetDefault(log)
 	f.settings.record(log)
-	plane, err := openControlPlane(statedir.Server(f.stateDir), f.region, f.zoneNames(), log)
+	plane, err := openControlPlane(statedir.Server(f.stateDir), f.region, f.zoneNames(), f.images.options(), log)
 	if err != nil {
 		return err
 	}
@@ -163,7 +165,7 @@ func listen(flag, address string) (net.Listener, error) {
 // is left alone; one that a dead server left is replaced.
 func (f *serverFlags) listenOperators() (net.Listener, error) {
 	path := statedir.OperatorSocket(f.stateDir)
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := makeRunDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", path); err == nil {
@@ -174,6 +176,15 @@ func (f *serverFlags) listenOperators() (net.Listener, error) {
 		return nil, err
 	}
 	return f.listenPrivately(path)
+}
+
+// makeRunDir makes the socket's folder, which others may pass through and not list: a unit's umask would close it to the
+// user of --operator-uid.
+func makeRunDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o711)
 }
 
 // listenPrivately makes a unix socket that nobody else can connect to at any moment: it gets its owner and mode in a

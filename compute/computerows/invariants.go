@@ -1,7 +1,9 @@
 package computerows
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -20,6 +22,8 @@ import (
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/svc/idem"
 	"github.com/nimbrel/nimbrel/svc/op"
+	"github.com/nimbrel/nimbrel/vpc"
+	"github.com/nimbrel/nimbrel/vpc/vpcrows"
 )
 
 // stuckAfter is how much longer than compute.PendingLimit an instance may be pending before nobody can be driving it.
@@ -40,13 +44,18 @@ func Invariants() []check.Invariant {
 		},
 		{
 			Name:  "compute.items",
-			Doc:   "An instance is in its host's document exactly as its row says while it is not terminating, and in no other.",
+			Doc:   "An instance is in its host's document exactly as its row says while it is not terminating, and in no other; every host is in the fleet's.",
 			Check: withCensus(checkItems),
 		},
 		{
 			Name:  "compute.volumes",
 			Doc:   "Every instance that its host still holds has its root volume, and every volume its instance or its host.",
 			Check: withCensus(checkVolumes),
+		},
+		{
+			Name:  "compute.interfaces",
+			Doc:   "Every instance that a host has has its interface, where the instance is; no interface is of another.",
+			Check: withCensus(checkInterfaces),
 		},
 		{
 			Name:  "compute.owners",
@@ -60,12 +69,12 @@ func Invariants() []check.Invariant {
 		},
 		{
 			Name:  "compute.operations",
-			Doc:   "A running operation on an instance is the one that the instance names.",
+			Doc:   "A running operation on an instance is the one that the instance names; one that is on its way from state to state has one.",
 			Check: withCensus(checkOperations),
 		},
 		{
 			Name:  "compute.tokens",
-			Doc:   "A launch's client token leads to instances that have rows.",
+			Doc:   "A launch's client token leads to instances that have rows, and is found by its age.",
 			Check: withCensus(checkTokens),
 		},
 		accountrows.QuotaInvariant("compute.vcpu-quota", account.QuotaVCPUs, count(func(i *Instance) int64 {
@@ -99,6 +108,7 @@ type census struct {
 	left       map[ids.Host]fit.Size
 	placements map[ids.Host]map[string]*Placement
 	owned      map[string]int
+	misplaced  []string // rows under keys that are not theirs
 }
 
 type reportFunc = func(subject, detail string)
@@ -122,10 +132,27 @@ func takeCensus(ctx context.Context, r store.Reader) (*census, error) {
 		row, err := Parse(store.Change{Key: kv.Key, Value: kv.Value})
 		if err == nil {
 			c.add(row)
+			c.locate(row, kv.Key)
 		}
 		return err
 	})
 	return c, err
+}
+
+// locate notes a row that is not under its own key.
+func (c *census) locate(row Change, key []byte) {
+	var own store.Template
+	switch row.Table {
+	case "instance":
+		own = instanceKey(row.Instance.ID)
+	case "volume":
+		own = volumeKey(row.Volume.ID)
+	default:
+		return // these rows do not say whose they are but by their keys
+	}
+	if !bytes.Equal(own.Base, key) {
+		c.misplaced = append(c.misplaced, fmt.Sprintf("%q", key))
+	}
 }
 
 func (c *census) add(row Change) {
@@ -228,7 +255,20 @@ func checkPlacements(_ context.Context, _ store.Reader, c *census, report report
 
 func checkItems(ctx context.Context, r store.Reader, c *census, report reportFunc) error {
 	told := map[ids.Instance]bool{}
+	fleet, err := dispatchrows.Items(ctx, r, host.DocFleet, host.SectionHosts)
+	if err != nil {
+		return err
+	}
+	listed := map[ids.Host]bool{}
+	for _, item := range fleet {
+		if listed[ids.Host(item.Key)] = true; c.hosts[ids.Host(item.Key)] == nil {
+			report(item.Key, "is in the fleet's document, but does not exist")
+		}
+	}
 	for h := range c.hosts {
+		if !listed[h] {
+			report(string(h), "is not in the fleet's document")
+		}
 		items, err := dispatchrows.Items(ctx, r, host.DocHost(h), host.SectionInstances)
 		if err != nil {
 			return err
@@ -260,6 +300,10 @@ func checkVolumes(_ context.Context, _ store.Reader, c *census, report reportFun
 			report(string(id), "is the root of "+string(v.Instance)+", which does not have it")
 		case v.Instance == "" && c.placements[v.Host][string(id)] == nil:
 			report(string(id), "lies on no host")
+		case v.Instance == "" && c.placements[v.Host][string(id)].Size != (fit.Size{DiskGiB: int64(v.SizeGiB)}):
+			report(string(id), fmt.Sprintf("is of %d GiB, and holds %+v of %s", v.SizeGiB, c.placements[v.Host][string(id)].Size, v.Host))
+		case i != nil && (v.Account != i.Account || v.Zone != i.Zone || v.SizeGiB != i.RootDiskGiB || v.Keep != i.KeepRoot):
+			report(string(id), fmt.Sprintf("is of %d GiB in %s, kept %t; its instance says %d GiB in %s, kept %t", v.SizeGiB, v.Zone, v.Keep, i.RootDiskGiB, i.Zone, i.KeepRoot))
 		}
 	}
 	for id, i := range c.instances {
@@ -270,12 +314,28 @@ func checkVolumes(_ context.Context, _ store.Reader, c *census, report reportFun
 	return nil
 }
 
-func checkOwners(_ context.Context, _ store.Reader, c *census, report reportFunc) error {
-	for id := range c.instances {
-		c.owned[string(id)] -= 1
+func checkOwners(ctx context.Context, r store.Reader, c *census, report reportFunc) error {
+	for _, key := range c.misplaced {
+		report(key, "holds the row of another")
 	}
-	for id := range c.volumes {
-		c.owned[string(id)] -= 1
+	// the owner's row must be there, and there must be no other
+	own := func(a ids.Account, id string) error {
+		_, found, err := r.Get(ctx, ownedKey(a, id).Base)
+		if !found && err == nil {
+			report(id, "has no owner's row of account "+string(a))
+		}
+		c.owned[id]--
+		return err
+	}
+	for id, i := range c.instances {
+		if err := own(i.Account, string(id)); err != nil {
+			return err
+		}
+	}
+	for id, v := range c.volumes {
+		if err := own(v.Account, string(id)); err != nil {
+			return err
+		}
 	}
 	for id, n := range c.owned {
 		if n != 0 {
@@ -296,19 +356,70 @@ func checkPending(_ context.Context, _ store.Reader, c *census, report reportFun
 }
 
 func checkOperations(ctx context.Context, r store.Reader, c *census, report reportFunc) error {
-	return check.Scan(ctx, r, op.Prefix(), func(kv store.KV) error {
+	running := map[ids.Operation]bool{}
+	err := check.Scan(ctx, r, op.Prefix(), func(kv store.KV) error {
 		o, err := op.Decode(kv.Value.Bytes)
+		running[o.ID] = err == nil && o.State == op.Running
 		if err != nil || o.State != op.Running || !strings.HasPrefix(o.Target, "i-") {
 			return err
 		}
-		if i := c.instances[ids.Instance(o.Target)]; i == nil || i.Operation != o.ID {
+		switch i := c.instances[ids.Instance(o.Target)]; {
+		case i == nil || i.Operation != o.ID:
 			report(string(o.ID), "runs on "+o.Target+", which does not name it")
+		case !i.onItsWay() && string(o.ID) != i.RebootID:
+			report(string(o.ID), "runs on "+o.Target+", which is "+i.State.String()+" and stays so")
 		}
 		return nil
+	})
+	for id, i := range c.instances {
+		if i.onItsWay() && !running[i.Operation] {
+			report(string(id), fmt.Sprintf("is %s, and its operation %s does not run", i.State, i.Operation))
+		}
+	}
+	return err
+}
+
+func (i *Instance) onItsWay() bool {
+	return i.State == compute.Pending || i.State == compute.Stopping || i.State == compute.ShuttingDown
+}
+
+// checkInterfaces compares instances with the interfaces that they have: one each, for as long as a host has it.
+func checkInterfaces(ctx context.Context, r store.Reader, c *census, report reportFunc) error {
+	for id, i := range c.instances {
+		if i.State == compute.Terminated {
+			continue
+		}
+		n, err := vpcrows.GetInterface(ctx, r, i.Account, i.Interface)
+		if missing := (*vpc.NotFoundError)(nil); errors.As(err, &missing) {
+			if lifecycle.ChargesInstance(i.State) {
+				report(string(id), "has no interface "+string(i.Interface))
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n.Instance != id || n.VPC != i.VPC || n.Subnet != i.Subnet || n.Attachment != i.Attachment {
+			report(string(id), fmt.Sprintf("is in %s and %s by %s; its interface %s is of %s in %s and %s by %s", i.VPC, i.Subnet, i.Attachment, i.Interface, n.Instance, n.VPC, n.Subnet, n.Attachment))
+		}
+		if lifecycle.ChargesInstance(i.State) && (n.State != vpc.InterfaceInUse || n.Host != i.Host) {
+			report(string(id), fmt.Sprintf("is %s on %s; its interface is %s on %s", i.State, i.Host, n.State, n.Host))
+		}
+	}
+	return vpcrows.EachInterface(ctx, r, func(n vpcrows.Interface) {
+		if i := c.instances[n.Instance]; i == nil || i.Interface != n.ID || i.State == compute.Terminated {
+			report(string(n.ID), "is the interface of "+string(n.Instance)+", which does not have it")
+		}
 	})
 }
 
 func checkTokens(ctx context.Context, r store.Reader, c *census, report reportFunc) error {
+	err := idem.Unpaired(ctx, r, func(s idem.Scope, missing string) {
+		report(s.Token, "token of "+string(s.Account)+" lacks "+missing)
+	})
+	if err != nil {
+		return err
+	}
 	launched := map[string]bool{}
 	for _, i := range c.instances {
 		launched[string(i.Reservation)] = true

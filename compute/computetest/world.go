@@ -206,7 +206,7 @@ func (w *World) furnish(ctx context.Context) error {
 		_, err := imagerows.Register(ctx, tx, imagerows.Image{
 			ID: w.Image, Owner: w.Account, Name: "test-image", Public: true, SHA256: strings.Repeat("0", 64), Bytes: 1 << 29,
 			Architecture: "x86_64", RootSnapshot: ids.New[ids.Snapshot](rand.Reader), CreatedMs: w.Env.Clock.Now().UnixMilli(),
-		})
+		}, 10)
 		return err
 	})
 	return err

@@ -33,6 +33,7 @@ type launch struct {
 	network vpc.Prepared
 	diskGiB int
 	need    fit.Size
+	dry     bool // nothing is to be made
 }
 
 // RunInstances implements compute.Launcher.
@@ -53,7 +54,7 @@ func (s *Service) RunInstances(ctx context.Context, a ids.Account, r compute.Run
 			return s.replay(ctx, a, token, print, record)
 		}
 	}
-	l, err := s.lookUp(ctx, a, r)
+	l, err := s.lookUp(ctx, a, r, false)
 	if err != nil {
 		return compute.Reservation{}, err
 	}
@@ -62,6 +63,15 @@ func (s *Service) RunInstances(ctx context.Context, a ids.Account, r compute.Run
 		return s.replay(ctx, a, token, print, record)
 	}
 	return out, err
+}
+
+// CheckLaunch implements compute.Launcher.
+func (s *Service) CheckLaunch(ctx context.Context, a ids.Account, r compute.RunRequest) error {
+	err := validate(r)
+	if err == nil {
+		_, err = s.lookUp(ctx, a, r, true)
+	}
+	return err
 }
 
 // fingerprint covers everything that a client asked for, but for the token itself.
@@ -128,8 +138,8 @@ func validate(r compute.RunRequest) error {
 }
 
 // lookUp resolves what the request names. The commit checks again that all of it still exists.
-func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunRequest) (*launch, error) {
-	l := &launch{account: a, request: r}
+func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunRequest, dry bool) (*launch, error) {
+	l := &launch{account: a, request: r, dry: dry}
 	l.kind, _ = compute.TypeNamed(r.Type)
 	images, err := s.options.Images.DescribeImages(ctx, a, []ids.Image{r.Image}, nil)
 	if err != nil {
@@ -155,7 +165,7 @@ func (s *Service) lookUp(ctx context.Context, a ids.Account, r compute.RunReques
 // prepare resolves where the launch attaches; again says that the last answer turned out to be stale.
 func (s *Service) prepare(ctx context.Context, l *launch, again bool) (err error) {
 	r := &l.request
-	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Address: r.PrivateIP, Groups: r.Groups, Retry: again})
+	l.network, err = s.options.Networks.Prepare(ctx, vpc.PrepareRequest{Account: l.account, Subnet: r.Subnet, Zone: r.Zone, Address: r.PrivateIP, Groups: r.Groups, Retry: again, DryRun: l.dry})
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,9 @@ func describe[ID ids.ID, T, R any](ctx context.Context, s selection, table filte
 	if err != nil {
 		return nil, nil, err
 	}
+	if _, _, err := s.page(ctx).Begin(); err != nil { // before anything is looked for
+		return nil, nil, err
+	}
 	found, err := read(ctx, caller(ctx), want, match)
 	if err != nil {
 		return nil, nil, err

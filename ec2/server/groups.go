@@ -29,19 +29,11 @@ func (a *api) CreateSecurityGroup(ctx context.Context, in *ec2gen.CreateSecurity
 	if err != nil {
 		return nil, err
 	}
-	if network == "" {
-		err = dryRun(ctx)
-	} else {
-		err = a.vpcDryRun(ctx, network)
-	}
-	if err != nil {
-		return nil, err
-	}
 	made, err := a.VPC.CreateGroup(ctx, vpc.CreateGroupRequest{
-		Account: caller(ctx), VPC: network, Name: *in.GroupName, Description: *in.Description, Tags: tags,
+		Account: caller(ctx), VPC: network, Name: *in.GroupName, Description: *in.Description, Tags: tags, DryRun: dryRun(ctx) != nil,
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || dryRun(ctx) != nil {
+		return nil, orDryRun(err)
 	}
 	return &ec2gen.CreateSecurityGroupOutput{GroupId: new(string(made.ID)), Tags: convert.Tags(tags)}, nil
 }
@@ -59,6 +51,9 @@ func (a *api) DeleteSecurityGroup(ctx context.Context, in *ec2gen.DeleteSecurity
 
 // namedGroup finds the group that a request names by id or, in the default VPC, by name.
 func (a *api) namedGroup(ctx context.Context, id, name *string) (vpc.SecurityGroup, error) {
+	if deref(id) != "" && deref(name) != "" {
+		return vpc.SecurityGroup{}, errs.New(errs.InvalidParameterCombination, "The parameters GroupId and GroupName cannot be used together")
+	}
 	if deref(id) != "" {
 		parsed, err := errs.ParseID[ids.SecurityGroup](*id)
 		if err != nil {

@@ -109,6 +109,11 @@ func (a *api) ModifyImageAttribute(ctx context.Context, in *ec2gen.ModifyImageAt
 	if err != nil {
 		return nil, err
 	}
+	if len(change.Add) > 0 { // who may not change the image is not told either which accounts exist
+		if err := a.Image.Modify(ctx, caller(ctx), id, change, true); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.checkAccounts(ctx, change.Add); err != nil {
 		return nil, err
 	}

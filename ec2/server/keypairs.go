@@ -12,28 +12,18 @@ import (
 )
 
 // newKeyPair checks what making and importing a key pair have in common.
-func (a *api) newKeyPair(ctx context.Context, name *string, specifications []ec2gen.TagSpecification) (account.KeyPairRequest, error) {
-	r := account.KeyPairRequest{Account: caller(ctx), Name: deref(name)}
+func newKeyPair(ctx context.Context, name *string, specifications []ec2gen.TagSpecification) (account.KeyPairRequest, error) {
+	r := account.KeyPairRequest{Account: caller(ctx), Name: deref(name), DryRun: dryRun(ctx) != nil}
 	if r.Name == "" {
 		return r, errs.Missing("KeyName")
 	}
 	tags, err := createTags(specifications, ec2gen.ResourceTypeKeyPair)
-	if err != nil {
-		return r, err
-	}
 	r.Tags = tags
-	if dryRun(ctx) != nil {
-		taken, err := a.Account.DescribeKeyPairs(ctx, r.Account, account.KeyPairSelection{}, func(k *account.KeyPair) bool { return k.Name == r.Name })
-		if err == nil && len(taken) > 0 {
-			err = &account.DuplicateError{Kind: account.KindKeyPair, Name: r.Name}
-		}
-		return r, err
-	}
-	return r, nil
+	return r, err
 }
 
 func (a *api) CreateKeyPair(ctx context.Context, in *ec2gen.CreateKeyPairInput) (*ec2gen.CreateKeyPairOutput, error) {
-	r, err := a.newKeyPair(ctx, in.KeyName, in.TagSpecifications)
+	r, err := newKeyPair(ctx, in.KeyName, in.TagSpecifications)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +31,9 @@ func (a *api) CreateKeyPair(ctx context.Context, in *ec2gen.CreateKeyPairInput) 
 	if in.KeyType != nil {
 		r.Type = account.KeyType(*in.KeyType)
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
-	}
 	made, err := a.Account.CreateKeyPair(ctx, r)
-	if err != nil {
-		return nil, err
+	if err != nil || r.DryRun {
+		return nil, orDryRun(err)
 	}
 	return &ec2gen.CreateKeyPairOutput{
 		KeyFingerprint: new(made.Fingerprint), KeyMaterial: new(made.PrivateKey), KeyName: new(made.Name), KeyPairId: new(string(made.ID)), Tags: convert.Tags(r.Tags),
@@ -57,17 +44,14 @@ func (a *api) ImportKeyPair(ctx context.Context, in *ec2gen.ImportKeyPairInput) 
 	if len(in.PublicKeyMaterial) == 0 {
 		return nil, errs.Missing("PublicKeyMaterial")
 	}
-	r, err := a.newKeyPair(ctx, in.KeyName, in.TagSpecifications)
+	r, err := newKeyPair(ctx, in.KeyName, in.TagSpecifications)
 	if err != nil {
 		return nil, err
 	}
 	r.PublicKey = in.PublicKeyMaterial
-	if err := dryRun(ctx); err != nil {
-		return nil, err
-	}
 	made, err := a.Account.ImportKeyPair(ctx, r)
-	if err != nil {
-		return nil, err
+	if err != nil || r.DryRun {
+		return nil, orDryRun(err)
 	}
 	return &ec2gen.ImportKeyPairOutput{
 		KeyFingerprint: new(made.Fingerprint), KeyName: new(made.Name), KeyPairId: new(string(made.ID)), Tags: convert.Tags(r.Tags),

@@ -37,6 +37,9 @@ func (k shown[T]) describe(ctx context.Context, a *api, s selection) ([]*T, *str
 	if err != nil {
 		return nil, nil, err
 	}
+	if _, _, err := s.page(ctx).Begin(); err != nil { // before anything is looked for
+		return nil, nil, err
+	}
 	if len(want) > 0 {
 		found, err := a.Compute.DescribeInstances(ctx, caller(ctx), want, nil)
 		if err != nil {

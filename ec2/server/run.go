@@ -5,9 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
-	"slices"
 
-	"github.com/nimbrel/nimbrel/account"
 	"github.com/nimbrel/nimbrel/compute"
 	"github.com/nimbrel/nimbrel/ec2/ec2gen"
 	"github.com/nimbrel/nimbrel/ec2/errs"
@@ -41,7 +39,7 @@ func (a *api) RunInstances(ctx context.Context, in *ec2gen.RunInstancesInput) (*
 		return nil, err
 	}
 	if dryRun(ctx) != nil {
-		return nil, orDryRun(a.launchable(ctx, r))
+		return nil, orDryRun(a.Compute.CheckLaunch(ctx, caller(ctx), r))
 	}
 	launched, err := a.Compute.RunInstances(ctx, caller(ctx), r)
 	if err != nil {
@@ -276,31 +274,6 @@ func (a *api) launchVPC(ctx context.Context, r compute.RunRequest) (ids.VPC, err
 	}
 	subnet, err := a.oneSubnet(ctx, r.Subnet)
 	return subnet.VPC, err
-}
-
-// launchable checks for a dry run that everything the launch names exists and goes together. A launch itself is checked
-// in its own transaction.
-func (a *api) launchable(ctx context.Context, r compute.RunRequest) error {
-	if _, err := a.Image.DescribeImages(ctx, caller(ctx), []ids.Image{r.Image}, nil); err != nil {
-		return err
-	}
-	if r.KeyName != "" {
-		if _, err := a.Account.DescribeKeyPairs(ctx, caller(ctx), account.KeyPairSelection{Names: []string{r.KeyName}}, nil); err != nil {
-			return err
-		}
-	}
-	network, err := a.launchVPC(ctx, r)
-	if err != nil {
-		return err
-	}
-	groups, err := a.VPC.DescribeGroups(ctx, caller(ctx), r.Groups, nil)
-	if err != nil {
-		return err
-	}
-	if len(r.Groups) > 0 && slices.ContainsFunc(groups, func(g vpc.SecurityGroup) bool { return g.VPC != network }) {
-		return errs.New(errs.InvalidParameter, "A security group of the request is not in the network %s of its subnet", network)
-	}
-	return nil
 }
 
 // checkZone refuses a zone that this cloud has not. That a subnet is in another one is the launch's to find.

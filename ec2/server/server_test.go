@@ -163,7 +163,7 @@ func TestDryRun(t *testing.T) {
 		{"StartInstances", "InstanceId.1", id}, {"StopInstances", "InstanceId.1", id}, {"RebootInstances", "InstanceId.1", id}, {"TerminateInstances", "InstanceId.1", id},
 		{"ModifyInstanceAttribute", "InstanceId", id, "DisableApiTermination.Value", "true"},
 		{"CreateKeyPair", "KeyName", "k"}, {"DeleteKeyPair", "KeyName", "k"},
-		{"ImportKeyPair", "KeyName", "k", "PublicKeyMaterial", base64.StdEncoding.EncodeToString([]byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEhlbGxvIHRoZXJlIQ k"))},
+		{"ImportKeyPair", "KeyName", "k", "PublicKeyMaterial", base64.StdEncoding.EncodeToString([]byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMTenL7OWlbO7Z2b/txD5jNBHL37xicDsN5G0jhtWuHv k"))},
 		{"CreateVpc", "CidrBlock", "10.7.0.0/16"}, {"DeleteVpc", "VpcId", string(d.VPC)},
 		{"CreateSubnet", "VpcId", string(d.VPC), "CidrBlock", "10.0.1.0/24"}, {"DeleteSubnet", "SubnetId", string(d.Subnet)},
 		{"CreateSecurityGroup", "GroupName", "g", "GroupDescription", "d", "VpcId", string(d.VPC)}, {"DeleteSecurityGroup", "GroupId", string(d.Group)},

@@ -35,12 +35,11 @@ func (a *api) CreateSubnet(ctx context.Context, in *ec2gen.CreateSubnetInput) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := a.vpcDryRun(ctx, id); err != nil {
-		return nil, err
-	}
-	made, err := a.VPC.CreateSubnet(ctx, vpc.CreateSubnetRequest{Account: caller(ctx), VPC: id, CIDR: cidr, Zone: zone, Tags: tags})
-	if err != nil {
-		return nil, err
+	made, err := a.VPC.CreateSubnet(ctx, vpc.CreateSubnetRequest{
+		Account: caller(ctx), VPC: id, CIDR: cidr, Zone: zone, Tags: tags, DryRun: dryRun(ctx) != nil,
+	})
+	if err != nil || dryRun(ctx) != nil {
+		return nil, orDryRun(err)
 	}
 	if found, err := a.VPC.DescribeSubnets(ctx, caller(ctx), []ids.Subnet{made.ID}, nil); err == nil && len(found) == 1 {
 		made = found[0] // with its count of free addresses; the subnet exists, so a failure to count is no failure
@@ -120,6 +119,16 @@ func (a *api) DescribeSubnets(ctx context.Context, in *ec2gen.DescribeSubnetsInp
 func (a *api) ModifySubnetAttribute(ctx context.Context, in *ec2gen.ModifySubnetAttributeInput) (*ec2gen.ModifySubnetAttributeOutput, error) {
 	id, err := requireID[ids.Subnet](in.SubnetId, "SubnetId")
 	if err != nil {
+		return nil, err
+	}
+	byName := (*ec2gen.AttributeBooleanValue)(nil)
+	if in.PrivateDnsHostnameTypeOnLaunch != nil {
+		byName = &ec2gen.AttributeBooleanValue{}
+	}
+	if err := oneAttribute(
+		in.MapPublicIpOnLaunch, in.AssignIpv6AddressOnCreation, in.EnableDns64, in.EnableResourceNameDnsARecordOnLaunch,
+		in.EnableResourceNameDnsAAAARecordOnLaunch, in.MapCustomerOwnedIpOnLaunch, in.DisableLniAtDeviceIndex, byName,
+	); err != nil {
 		return nil, err
 	}
 	return nil, a.VPC.ModifySubnet(ctx, caller(ctx), id, vpc.SubnetChange{MapPublicIPOnLaunch: attribute(in.MapPublicIpOnLaunch)})

@@ -231,7 +231,7 @@ func (d *door) privateImage(owner ids.Account) ids.Image {
 	_, err := d.DB.Transact(d.ctx, func(tx *store.Tx) error {
 		_, err := imagerows.Register(d.ctx, tx, imagerows.Image{
 			ID: id, Owner: owner, Name: "private", SHA256: strings.Repeat("1", 64), Bytes: 1 << 20, Architecture: "x86_64", CreatedMs: d.Env.Clock.Now().UnixMilli(),
-		})
+		}, 10)
 		return err
 	})
 	if err != nil {

@@ -34,12 +34,9 @@ func (a *api) CreateVpc(ctx context.Context, in *ec2gen.CreateVpcInput) (*ec2gen
 	if err != nil {
 		return nil, err
 	}
-	if err := dryRun(ctx); err != nil {
-		return nil, err
-	}
-	made, err := a.VPC.CreateVPC(ctx, vpc.CreateVPCRequest{Account: caller(ctx), CIDR: cidr, Tags: tags})
-	if err != nil {
-		return nil, err
+	made, err := a.VPC.CreateVPC(ctx, vpc.CreateVPCRequest{Account: caller(ctx), CIDR: cidr, Tags: tags, DryRun: dryRun(ctx) != nil})
+	if err != nil || dryRun(ctx) != nil {
+		return nil, orDryRun(err)
 	}
 	return &ec2gen.CreateVpcOutput{Vpc: new(convert.VPC(made))}, nil
 }
@@ -141,9 +138,26 @@ func (a *api) ModifyVpcAttribute(ctx context.Context, in *ec2gen.ModifyVpcAttrib
 	if err != nil {
 		return nil, err
 	}
-	change := vpc.VPCChange{DNSSupport: attribute(in.EnableDnsSupport), DNSHostnames: attribute(in.EnableDnsHostnames)}
-	if change.DNSSupport != nil && change.DNSHostnames != nil {
-		return nil, errs.New(errs.InvalidParameterCombination, "Only one attribute can be modified at a time: enableDnsSupport or enableDnsHostnames")
+	if err := oneAttribute(in.EnableDnsSupport, in.EnableDnsHostnames, in.EnableNetworkAddressUsageMetrics); err != nil {
+		return nil, err
 	}
+	change := vpc.VPCChange{DNSSupport: attribute(in.EnableDnsSupport), DNSHostnames: attribute(in.EnableDnsHostnames)}
 	return nil, a.VPC.ModifyVPC(ctx, caller(ctx), id, change)
+}
+
+// oneAttribute holds a call to EC2's rule that it changes one attribute.
+func oneAttribute(attributes ...*ec2gen.AttributeBooleanValue) error {
+	given := 0
+	for _, v := range attributes {
+		if v != nil {
+			given++
+		}
+	}
+	switch given {
+	case 0:
+		return errs.New(errs.InvalidParameterCombination, "No attributes specified.")
+	case 1:
+		return nil
+	}
+	return errs.New(errs.InvalidParameterCombination, "Only one attribute can be modified at a time; the request has %d", given)
 }

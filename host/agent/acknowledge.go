@@ -23,13 +23,13 @@ func (a ack) same(b ack) bool { return a.seq == b.seq && slices.Equal(a.failed, 
 // aim is what a snapshot wants of one guest. Equal aims want the same: a guest that is settled on one stays settled when
 // a newer snapshot changes other guests only.
 type aim struct {
-	known, present, unsure bool
-	item                   dispatch.Checksum
+	known, present, unsure, orphan bool
+	item                           dispatch.Checksum
 }
 
 func (s *snapshot) aim(id ids.Instance) aim {
 	item, present := s.instances[id]
-	return aim{known: s.known, present: present, unsure: !present && s.unsure[id], item: item.digest}
+	return aim{known: s.known, present: present, unsure: !present && s.unsure[id], orphan: !present && s.orphans[id], item: item.digest}
 }
 
 // acknowledge reports how far each section is applied. The host's own sections are acknowledged item by item: a guest

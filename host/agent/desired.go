@@ -22,7 +22,8 @@ type snapshot struct {
 	number     uint64 // counts snapshots of this process, from 1
 	known      bool   // the instances section was received
 	instances  map[ids.Instance]wantedInstance
-	unsure     map[ids.Instance]bool // named by a version that waits, or by another history
+	unsure     map[ids.Instance]bool // named by a version that waits
+	orphans    map[ids.Instance]bool // named by another history alone
 	interfaces map[ids.Interface]host.Interface
 	network    NetworkState
 	failures   map[string][]dispatch.Failure // by section of the host's document: what could not be read
@@ -39,7 +40,7 @@ type wantedInstance struct {
 // decode reads the documents. What cannot be read is a failure of that item alone.
 func decode(d documents, id ids.Host, number uint64) *snapshot {
 	s := &snapshot{
-		number: number, instances: map[ids.Instance]wantedInstance{}, unsure: map[ids.Instance]bool{},
+		number: number, instances: map[ids.Instance]wantedInstance{}, unsure: map[ids.Instance]bool{}, orphans: map[ids.Instance]bool{},
 		interfaces: map[ids.Interface]host.Interface{}, failures: map[string][]dispatch.Failure{}, seqs: map[dispatch.SectionID]uint64{},
 	}
 	own := host.DocHost(id)
@@ -83,7 +84,7 @@ func (s *snapshot) decodeInstances(view client.View) {
 		s.unsure[ids.Instance(key)] = true
 	}
 	for key := range view.Orphans {
-		s.unsure[ids.Instance(key)] = true
+		s.orphans[ids.Instance(key)] = true
 	}
 }
 

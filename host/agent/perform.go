@@ -127,7 +127,7 @@ func (w *worker) giveUpStart(s *snapshot) {
 		return
 	}
 	item, present := s.instances[w.id]
-	gone := !present && s.known && !s.unsure[w.id]
+	gone := !present && s.known && !s.unsure[w.id] && !s.orphans[w.id]
 	if gone || present && (item.Power != host.PowerRun || item.Generation != w.starting.Generation) {
 		w.overtake(errOvertaken)
 	}

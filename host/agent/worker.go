@@ -246,7 +246,7 @@ func (w *worker) want(s *snapshot, ready bool) reconcile.Want {
 		return reconcile.Want{}
 	}
 	item, present := s.instances[w.id]
-	want := reconcile.Want{Known: s.known, Present: present, Unsure: !present && s.unsure[w.id], Instance: item.Instance, Invalid: item.invalid}
+	want := reconcile.Want{Known: s.known, Present: present, Unsure: !present && s.unsure[w.id], Orphan: !present && s.orphans[w.id], Instance: item.Instance, Invalid: item.invalid}
 	want.Ready = ready && (w.agent.o.Network == nil || s.missingInterface(&item.Instance) == "")
 	return want
 }

@@ -22,6 +22,8 @@ const (
 	// cpuSeconds and cpuSecondsPerGiB are ten times what a slow machine needs for a disk full of compressed blocks.
 	cpuSeconds, cpuSecondsPerGiB = 60, 120
 	descriptors                  = 16
+	// threads bounds all converting processes of a root server together, which are one user's: each has some ten.
+	threads = 512
 )
 
 // isolate starts the worker without the host's network, processes and mounts, where that may be done.
@@ -43,7 +45,10 @@ func confine(maxVirtualBytes uint64) error {
 			return fmt.Errorf("set limit %d to %d: %w", resource, limit, err)
 		}
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 { // else the user's other processes would count
+		if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: threads, Max: threads}); err != nil {
+			return fmt.Errorf("set limit of threads: %w", err)
+		}
 		if err := become(workerUser); err != nil {
 			return err
 		}
@@ -68,7 +73,7 @@ func become(user int) error {
 // allowed is what Go's runtime and reading one descriptor need. None of them opens, connects, executes, or reaches
 // another process; clone is allowed for threads only.
 var allowed = []uint32{
-	unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_FCNTL,
+	unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK,
 	unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_MPROTECT, unix.SYS_MINCORE,
 	unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_GETTIMEOFDAY, unix.SYS_SCHED_YIELD,
 	unix.SYS_SCHED_GETAFFINITY, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
@@ -79,8 +84,8 @@ var allowed = []uint32{
 
 // Offsets in struct seccomp_data, and its architectures (linux/audit.h).
 const (
-	dataNumber, dataArch, dataArgument0 = 0, 4, 16
-	archAMD64, archARM64                = 0xc000003e, 0xc00000b7
+	dataNumber, dataArch, dataArgument0, dataArgument1 = 0, 4, 16, 24
+	archAMD64, archARM64                               = 0xc000003e, 0xc00000b7
 )
 
 // filter installs the system call filter for all threads, those of tomorrow included. A call that is not allowed answers
@@ -121,6 +126,8 @@ func rules() []unix.SockFilter {
 		// The runtime ends its own threads' sleep with a signal to itself: to this process alone.
 		jump(unix.BPF_JEQ, unix.SYS_TGKILL, 0, 4), load(dataArgument0), jump(unix.BPF_JEQ, uint32(os.Getpid()), 0, 1), answer(unix.SECCOMP_RET_ALLOW), deny,
 	}
+	// Flags of descriptors, and not F_SETOWN and F_SETSIG: by those the kernel would send any signal to any process of the user.
+	program = append(program, jump(unix.BPF_JEQ, unix.SYS_FCNTL, 0, 4), load(dataArgument1), jump(unix.BPF_JGT, unix.F_SETFL, 1, 0), answer(unix.SECCOMP_RET_ALLOW), deny)
 	for _, number := range allowed {
 		program = append(program, jump(unix.BPF_JEQ, number, 0, 1), answer(unix.SECCOMP_RET_ALLOW))
 	}

@@ -1,11 +1,13 @@
 package convert
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -256,4 +258,41 @@ func FuzzDirect(f *testing.F) {
 			t.Errorf("sent %+v, %v; received %+v, %v", s, err, got, received)
 		}
 	})
+}
+
+// TestDamagedAppliance holds that a disk that is not what its appliance's manifest says is refused before a byte of it is
+// passed on, although it reads well.
+func TestDamagedAppliance(t *testing.T) {
+	disk := fixture(t, "tiny-vmdk-stream")
+	ova := func(sum [32]byte) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, e := range []struct {
+			name    string
+			content []byte
+		}{
+			{"a.ovf", []byte("<Envelope/>")}, {"disk.vmdk", disk}, {"a.mf", fmt.Appendf(nil, "SHA256(disk.vmdk)= %x\n", sum)},
+		} {
+			h := &tar.Header{Name: e.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(e.content)), Format: tar.FormatUSTAR}
+			if err := w.WriteHeader(h); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(e.content); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	good, bad := ova(sha256.Sum256(disk)), ova(sha256.Sum256(nil))
+	if s, err := Direct(t.Context(), bytes.NewReader(good), int64(len(good)), inspect.Limits{}, &collect{t: t}); err != nil || !s.OVA {
+		t.Errorf("%+v, %v", s, err)
+	}
+	c := collect{t: t}
+	var refusal *inspect.Refusal
+	if _, err := Direct(t.Context(), bytes.NewReader(bad), int64(len(bad)), inspect.Limits{}, &c); !errors.As(err, &refusal) || refusal.Reason != inspect.ReasonDamaged || c.disk != nil {
+		t.Errorf("%v, %d bytes of disk begun", err, len(c.disk))
+	}
 }

@@ -29,6 +29,9 @@ func Direct(ctx context.Context, file io.ReaderAt, size int64, l inspect.Limits,
 	if err != nil {
 		return Summary{}, err
 	}
+	if err := info.Verify(ctx, file); err != nil {
+		return Summary{}, err
+	}
 	s := Summary{Format: string(info.Format), OVA: info.OVA, VirtualBytes: info.VirtualBytes}
 	if err := sink.Begin(s); err != nil {
 		return s, err

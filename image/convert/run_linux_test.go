@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,6 +95,11 @@ func TestConfined(t *testing.T) {
 // escape tries what an attacker would, in a confined process, and reports what worked.
 func escape() {
 	before := os.Geteuid()
+	limits, err := os.Open("/proc/self/limits")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	if err := confine(1 << 30); err != nil {
 		fmt.Println("confine:", err)
 		os.Exit(1)
@@ -103,7 +110,7 @@ func escape() {
 			os.Exit(2)
 		}
 	}
-	_, err := os.ReadFile("/etc/passwd")
+	_, err = os.ReadFile("/etc/passwd")
 	report("open a file", err)
 	report("write a file", os.WriteFile("/tmp/nimbrel-escape", nil, 0o600))
 	_, err = net.Dial("tcp", "127.0.0.1:1")
@@ -119,6 +126,12 @@ func escape() {
 	report("mount", unix.Mount("none", "/tmp", "tmpfs", 0, ""))
 	report("make a namespace", unix.Unshare(unix.CLONE_NEWUSER))
 	report("raise a limit", unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1, Max: 1}))
+	_, err = unix.FcntlInt(inputDescriptor, unix.F_SETOWN, os.Getppid())
+	report("have the kernel signal its parent", err)
+	if b, err := io.ReadAll(limits); before == 0 && !regexp.MustCompile(fmt.Sprintf(`Max processes +%d `, threads)).Match(b) {
+		fmt.Printf("threads are not bounded: %v, %s", err, b)
+		os.Exit(2)
+	}
 	_, err = unix.MemfdCreate("x", 0)
 	report("make a memory file", err)
 	done := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nimbrel/nimbrel/account/tagrows"
@@ -118,8 +119,9 @@ func Find(ctx context.Context, r store.Reader, owner ids.Account, name string) (
 }
 
 // Register makes i available under its name. Content that is there already under that name stays what it is and is
-// returned; other content is deregistered: what was launched from it goes on.
-func Register(ctx context.Context, tx *store.Tx, i Image) (Image, error) {
+// returned; other content is deregistered: what was launched from it goes on. most is how many images the owner may have;
+// *image.LimitError beyond.
+func Register(ctx context.Context, tx *store.Tx, i Image, most int) (Image, error) {
 	old, found, err := Find(ctx, tx, i.Owner, i.Name)
 	if err != nil {
 		return i, err
@@ -129,6 +131,8 @@ func Register(ctx context.Context, tx *store.Tx, i Image) (Image, error) {
 	}
 	if found {
 		remove(tx, old)
+	} else if err := checkRoom(ctx, tx, i.Owner, most); err != nil {
+		return i, err
 	}
 	insert(tx, i)
 	return i, nil
@@ -148,14 +152,14 @@ func remove(tx *store.Tx, i Image) {
 }
 
 // Create makes i available beside the owner's others, as long as the image from, which has the same content, is there at
-// commit. *image.DuplicateError, *image.LimitError, *image.NotFoundError for from.
-func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map[string]string) error {
+// commit. most is as for Register. *image.DuplicateError, *image.LimitError, *image.NotFoundError for from.
+func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map[string]string, most int) error {
 	if taken, found, err := Find(ctx, tx, i.Owner, i.Name); err != nil {
 		return err
 	} else if found {
 		return &image.DuplicateError{Name: i.Name, With: taken.ID}
 	}
-	if err := checkRoom(ctx, tx, i.Owner); err != nil {
+	if err := checkRoom(ctx, tx, i.Owner, most); err != nil {
 		return err
 	}
 	Expect(tx, from)
@@ -165,14 +169,14 @@ func Create(ctx context.Context, tx *store.Tx, i Image, from ids.Image, tags map
 }
 
 // checkRoom fails when the owner has as many images as one may have.
-func checkRoom(ctx context.Context, tx *store.Tx, owner ids.Account) error {
+func checkRoom(ctx context.Context, tx *store.Tx, owner ids.Account, most int) error {
 	prefix := store.Prefix("image", "owner", owner)
-	have, err := tx.Range(ctx, store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix), Limit: image.MaxPerAccount})
+	have, err := tx.Range(ctx, store.RangeOptions{Begin: prefix, End: store.PrefixEnd(prefix), Limit: most})
 	if err != nil {
 		return err
 	}
-	if len(have) >= image.MaxPerAccount {
-		return &image.LimitError{What: "images of an account", Max: image.MaxPerAccount}
+	if len(have) >= most {
+		return &image.LimitError{What: "images of an account", Max: most}
 	}
 	return nil
 }
@@ -225,11 +229,10 @@ func Invariants() []check.Invariant {
 			Check: checkNames,
 		},
 		tagrows.Invariant("image.tags", func(ctx context.Context, r store.Reader, a ids.Account, resource string) (bool, bool, error) {
-			id, err := ids.Parse[ids.Image](resource)
-			if err != nil {
+			if !strings.HasPrefix(resource, "ami-") {
 				return false, false, nil
 			}
-			_, found, err := r.Get(ctx, ownerKey(a, id).Base)
+			_, found, err := r.Get(ctx, ownerKey(a, ids.Image(resource)).Base)
 			return true, found, err
 		}),
 	}
@@ -237,9 +240,17 @@ func Invariants() []check.Invariant {
 
 func checkNames(ctx context.Context, r store.Reader, report func(subject, detail string)) error {
 	unnamed, unowned := map[string]bool{}, map[string]bool{}
+	names := map[string]string{} // the key of each image's name
 	err := check.Scan(ctx, r, Prefix(), func(kv store.KV) error {
 		i, err := Decode(kv.Value.Bytes)
 		unnamed[string(i.ID)], unowned[string(i.ID)] = true, true
+		names[string(i.ID)] = string(nameKey(i.Owner, i.Name).Base)
+		if err == nil && string(kv.Key) != string(key(i.ID).Base) {
+			report(string(i.ID), fmt.Sprintf("image is under the key %q", kv.Key))
+		}
+		if _, found, missing := r.Get(ctx, ownerKey(i.Owner, i.ID).Base); err == nil && (!found || missing != nil) {
+			report(string(i.ID), fmt.Sprintf("image without its owner's row: %s (%v)", i.Owner, missing))
+		}
 		return err
 	})
 	if err != nil {
@@ -249,6 +260,9 @@ func checkNames(ctx context.Context, r store.Reader, report func(subject, detail
 		id := string(kv.Value.Bytes)
 		if !unnamed[id] {
 			report(id, "a name leads to an image that does not exist")
+		}
+		if own := names[id]; own != "" && own != string(kv.Key) {
+			report(id, fmt.Sprintf("the name's row %q leads to it, which is not its own", kv.Key))
 		}
 		delete(unnamed, id)
 		return nil

@@ -5,7 +5,7 @@
 // before it is used, so that hostile bytes cost at most a few reads and a table of bounded size.
 //
 // Formats: raw, qcow2 (version 2 and 3), VMDK (streamOptimized, monolithicSparse), VHD (fixed, dynamic) and OVA (a tar with
-// one VMDK). Everything else that can be recognised is refused by its name.
+// one VMDK, whose manifest's digests Verify compares). Everything else that can be recognised is refused by its name.
 //
 // Deliberately absent: guessing by file name, repair, snapshots inside an image, and conversion (package convert).
 //

@@ -53,6 +53,7 @@ type Info struct {
 	// Offset and Bytes are where the image lies in the file: a part of it in an OVA.
 	Offset, Bytes int64
 	OVA           bool
+	Digests       []Digest // of an OVA with a manifest; Verify compares them
 
 	QCOW2 *QCOW2Layout
 	VMDK  *VMDKLayout

@@ -3,7 +3,12 @@ package inspect
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,7 +121,7 @@ func accepted(t testing.TB) map[string][]byte {
 		"vmdk":         vmdkHeader(descriptor, nil),
 		"vhd fixed":    vhdFile(vhdFixed, nil),
 		"vhd dynamic":  vhdFile(vhdDynamic, nil),
-		"ova":          ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "SHA256(disk.vmdk)= 00"}, entry{"disk.vmdk", string(vmdkHeader(descriptor, nil))}),
+		"ova":          ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "SHA1 (a.ovf)= " + hexOf(sha1.Sum([]byte(ovfText))) + "\r\n\nSHA256(./disk.vmdk)= " + hexOf(sha256.Sum256(vmdkHeader(descriptor, nil))) + "\n"}, entry{"disk.vmdk", string(vmdkHeader(descriptor, nil))}),
 		"not a footer": append(make([]byte, 512), append([]byte("conectiX"), make([]byte, 504)...)...),
 	}
 }
@@ -211,6 +216,14 @@ func TestRefusals(t *testing.T) {
 		"ova other disk":             {ovaFile(t, entry{"a.ovf", ovfText}, entry{"disk.vmdk", "QFI\xfb"}), ReasonFormat},
 		"ova disk with a parent":     {ovaFile(t, entry{"a.ovf", ovfText}, entry{"disk.vmdk", string(vm("ffffffff", "1"))}), ReasonBacking},
 		"ova no XML":                 {ovaFile(t, entry{"a.ovf", "<<<"}, disk), ReasonDamaged},
+		"ova manifest of nonsense":   {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "hello"}, disk), ReasonDamaged},
+		"ova manifest of a stranger": {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "SHA1(../x)= " + strings.Repeat("0", 40)}, disk), ReasonDamaged},
+		"ova manifest short digest":  {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "SHA256(disk.vmdk)= 00"}, disk), ReasonDamaged},
+		"ova manifest names twice":   {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", strings.Repeat("SHA1(a.ovf)= "+strings.Repeat("0", 40)+"\n", 2)}, disk), ReasonDamaged},
+		"ova manifest unknown sums":  {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", "SHA3(a.ovf)= 00"}, disk), ReasonFeature},
+		"ova manifest too long":      {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", strings.Repeat("\n", ovfManifestMax+1)}, disk), ReasonDamaged},
+		"ova two manifests":          {ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", ""}, entry{"b.mf", ""}, disk), ReasonSeveral},
+		"ova one name twice":         {ovaFile(t, entry{"a.ovf", ovfText}, entry{"x", ""}, entry{"./x", ""}, disk), ReasonSeveral},
 		"ova cut off":                {ovaFile(t, entry{"a.ovf", ovfText}, disk)[:8000], ReasonDamaged},
 	} {
 		limits := Limits{}
@@ -221,6 +234,35 @@ func TestRefusals(t *testing.T) {
 		info, err := Inspect(bytes.NewReader(c.file), int64(len(c.file)), limits)
 		if !errors.As(err, &refusal) || refusal.Reason != c.reason || refusal.Fix == "" {
 			t.Errorf("%s: %+v, %v; want %s", name, info, err, c.reason)
+		}
+	}
+}
+
+func hexOf[T [20]byte | [32]byte | [64]byte](sum T) string { return fmt.Sprintf("%x", sum) }
+
+// TestVerify holds that each byte that an appliance's manifest vouches for is looked at, by each algorithm.
+func TestVerify(t *testing.T) {
+	disk := string(vmdkHeader(descriptor, nil))
+	for name, manifest := range map[string]string{
+		"SHA1": hexOf(sha1.Sum([]byte(disk))), "SHA256": strings.ToUpper(hexOf(sha256.Sum256([]byte(disk)))), "SHA512": hexOf(sha512.Sum512([]byte(disk))),
+	} {
+		b := ovaFile(t, entry{"a.ovf", ovfText}, entry{"a.mf", name + "(disk.vmdk)= " + manifest}, entry{"disk.vmdk", disk})
+		info, err := Inspect(bytes.NewReader(b), int64(len(b)), Limits{})
+		if err != nil || len(info.Digests) != 1 {
+			t.Fatalf("%s: %+v, %v", name, info, err)
+		}
+		if err := info.Verify(t.Context(), bytes.NewReader(b)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		b[info.Offset+info.Bytes-1] ^= 1
+		var refusal *Refusal
+		if err := info.Verify(t.Context(), bytes.NewReader(b)); !errors.As(err, &refusal) || refusal.Reason != ReasonDamaged || !strings.Contains(err.Error(), "disk.vmdk") {
+			t.Errorf("%s, one bit changed: %v", name, err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := info.Verify(ended, bytes.NewReader(b)); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s, interrupted: %v", name, err)
 		}
 	}
 }

@@ -38,7 +38,9 @@ func (s *Service) Register(ctx context.Context, r image.Request, dryRun bool) (*
 	if err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, dryRun, func(tx *store.Tx) error { return imagerows.Create(ctx, tx, row, from.ID, r.Tags) })
+	err = s.change(ctx, dryRun, func(tx *store.Tx) error {
+		return imagerows.Create(ctx, tx, row, from.ID, r.Tags, s.options.MaxAccountImages)
+	})
 	if err != nil || dryRun {
 		return nil, err
 	}

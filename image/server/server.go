@@ -44,6 +44,8 @@ type Options struct {
 	MaxDiskBytes uint64
 	// MaxAccountBytes bounds the disks of one account's images together. Default DefaultMaxAccountBytes.
 	MaxAccountBytes uint64
+	// MaxAccountImages bounds the images of one account. Default image.DefaultMaxPerAccount.
+	MaxAccountImages int
 }
 
 const (
@@ -76,6 +78,7 @@ func New(db *store.DB, o Options) *Service {
 	}
 	o.MaxDiskBytes = cmp.Or(o.MaxDiskBytes, DefaultMaxDiskBytes)
 	o.MaxAccountBytes = cmp.Or(o.MaxAccountBytes, DefaultMaxAccountBytes)
+	o.MaxAccountImages = cmp.Or(o.MaxAccountImages, image.DefaultMaxPerAccount)
 	s := &Service{db: db, options: o, images: map[ids.Image]imagerows.Image{}, uploads: map[string]*upload{}}
 	s.chunks = sync.OnceValues(func() (*chunk.Store, error) { return chunk.Open(o.Dir) })
 	s.follower = follow.New(db, [][]byte{imagerows.Prefix()}, s.apply)
@@ -213,7 +216,7 @@ func (s *Service) register(ctx context.Context, r image.Registration, c content)
 	}
 	var registered imagerows.Image
 	_, err := s.db.Transact(ctx, func(tx *store.Tx) (err error) {
-		registered, err = imagerows.Register(ctx, tx, row)
+		registered, err = imagerows.Register(ctx, tx, row, s.options.MaxAccountImages)
 		return err
 	})
 	if err != nil {

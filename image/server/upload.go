@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -28,6 +29,17 @@ type upload struct {
 	bytes uint64
 	sums  []byte
 	have  []bool
+	ended bool // its file is gone, or another upload's of the same name
+}
+
+// take locks an upload. Who waited for one that ended meanwhile must not go on with what has its name now.
+func (u *upload) take() error {
+	u.mu.Lock()
+	if u.ended {
+		u.mu.Unlock()
+		return image.ErrNoUpload
+	}
+	return nil
 }
 
 func (u *upload) sum(i uint32) [sha256.Size]byte {
@@ -37,6 +49,19 @@ func (u *upload) sum(i uint32) [sha256.Size]byte {
 func (u *upload) size(i uint32) uint64 {
 	return min(image.UploadChunkBytes, u.bytes-uint64(i)*image.UploadChunkBytes)
 }
+
+// holds says whether part is chunk i. What has not arrived is zeros, whose sum is not computed for each chunk of a new file.
+func (u *upload) holds(i uint32, part []byte) bool {
+	if len(part) == image.UploadChunkBytes && bytes.Equal(part, zeroChunk) {
+		return u.sum(i) == zeroSum
+	}
+	return sha256.Sum256(part) == u.sum(i)
+}
+
+var (
+	zeroChunk = make([]byte, image.UploadChunkBytes)
+	zeroSum   = sha256.Sum256(zeroChunk)
+)
 
 // missing lists what has not arrived.
 func (u *upload) missing() []uint32 {
@@ -63,10 +88,12 @@ func (s *Service) BeginUpload(ctx context.Context, bytes uint64, sums []byte) (i
 	name := sha256.Sum256(append(binary.BigEndian.AppendUint64(nil, bytes), sums...))
 	id := hex.EncodeToString(name[:])
 	u, err := s.openUpload(id, bytes, sums)
+	if err == nil {
+		err = u.take() // waits while another finishes it
+	}
 	if err != nil {
 		return image.Upload{}, err
 	}
-	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := s.findArrived(ctx, u); err != nil {
 		return image.Upload{}, fmt.Errorf("begin upload %s: %w", id, s.explain(err))
@@ -148,7 +175,7 @@ func (s *Service) findArrived(ctx context.Context, u *upload) error {
 		if _, err := io.ReadFull(io.NewSectionReader(f, at, int64(len(part))), part); err != nil {
 			return err
 		}
-		if u.have[i] = sha256.Sum256(part) == u.sum(index); u.have[i] {
+		if u.have[i] = u.holds(index, part); u.have[i] {
 			continue
 		}
 		if u.have[i] = chunks.Chunk(u.sum(index), part); u.have[i] {
@@ -178,7 +205,9 @@ func (s *Service) PutUpload(_ context.Context, id string, index uint32, data []b
 	if int(index) >= len(u.have) || uint64(len(data)) != u.size(index) || sha256.Sum256(data) != u.sum(index) {
 		return &image.InvalidError{Field: "content", Reason: fmt.Sprintf("chunk %d of the upload is not what its sum says: the file changed meanwhile; import it again", index)}
 	}
-	u.mu.Lock()
+	if err := u.take(); err != nil {
+		return err
+	}
 	defer u.mu.Unlock()
 	f, err := os.OpenFile(u.path, os.O_WRONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -204,7 +233,9 @@ func (s *Service) FinishUpload(ctx context.Context, id string, r image.Registrat
 	if err != nil {
 		return image.Imported{}, err
 	}
-	u.mu.Lock()
+	if err := u.take(); err != nil {
+		return image.Imported{}, err
+	}
 	defer u.mu.Unlock()
 	if n := len(u.missing()); n > 0 {
 		return image.Imported{}, &image.InvalidError{Field: "content", Reason: fmt.Sprintf("%d chunks of the upload are missing", n)}
@@ -236,6 +267,7 @@ func (s *Service) endUpload(id string, u *upload) error {
 	s.uploadMu.Lock()
 	defer s.uploadMu.Unlock()
 	delete(s.uploads, id)
+	u.ended = true
 	if err := os.Remove(u.path); err != nil {
 		return fmt.Errorf("remove upload %s: %w", id, err)
 	}

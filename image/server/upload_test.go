@@ -183,6 +183,11 @@ func TestUploadRefusals(t *testing.T) {
 	c.describe(owner) // the view has it
 	_, err = c.RegisterLocal(c.ctx, image.Registration{Path: c.source("b", "y", 2<<20), Owner: owner, Name: "other", Architecture: "x86_64"})
 	refused("more than the account may have", err)
+	c.options.MaxAccountImages = 1
+	var limit *image.LimitError
+	if _, err := c.RegisterLocal(c.ctx, image.Registration{Path: c.source("c", "z", 0), Owner: owner, Name: "second", Architecture: "x86_64"}); !errors.As(err, &limit) || limit.Max != 1 {
+		t.Errorf("more images than the account may have: %v", err)
+	}
 }
 
 func TestUploadsAreBounded(t *testing.T) {
@@ -203,5 +208,27 @@ func TestUploadsAreBounded(t *testing.T) {
 	}
 	if _, err := c.BeginUpload(c.ctx, 1, make([]byte, 32)); err != nil {
 		t.Errorf("after one was abandoned: %v", err)
+	}
+}
+
+// TestFinishOfEndedUpload: two clients import one file. The one that waits while the other finishes must not take the file
+// of a third upload of the same name, which has just begun, for its own.
+func TestFinishOfEndedUpload(t *testing.T) {
+	c := newCatalog(t)
+	file := randomFile(2 << 20)
+	u := c.begin(file)
+	c.send(u, file, 2)
+	ended, err := c.upload(u.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.FinishUpload(c.ctx, u.ID, registration, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ended.take(); !errors.Is(err, image.ErrNoUpload) {
+		t.Errorf("who waited for the upload that ended: %v", err)
+	}
+	if again := c.begin(file); again.ID != u.ID || len(again.Missing) != 0 {
+		t.Errorf("begun anew: %+v", again) // the chunk store has it all: this was a raw disk
 	}
 }

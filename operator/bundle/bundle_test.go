@@ -194,13 +194,32 @@ func TestScrubKnowsForms(t *testing.T) {
 	for text, left := range map[string]string{
 		"-----BEGIN EC PRIVATE KEY-----\nabc\n-----END EC PRIVATE KEY-----\nend": gone + "\nend",
 		"cut off -----BEGIN PRIVATE KEY-----\nabc":                               "cut off " + gone,
-		`{"SecretAccessKey": "abc", "x": 1}`:                                     `{"SecretAccessKey":` + gone + `", "x": 1}`,
+		`{"SecretAccessKey": "abc", "x": 1}`:                                     `{"SecretAccessKey": ` + gone + `, "x": 1}`,
+		`{"password": "correct horse \"battery", "x": 1}`:                        `{"password": ` + gone + `, "x": 1}`,
+		`msg="{\"password\": \"correct horse\"} sent"`:                           `msg="{\"password\": ` + gone + `} sent"`,
+		"password='correct horse' sent":                                          "password=" + gone + " sent",
 		"X-Amz-Signature=abc&y=1":                                                "X-Amz-Signature=" + gone + "&y=1",
 		"token " + joinToken:                                                     "token " + gone,
 		"nothing of note: i-1 on h-1":                                            "nothing of note: i-1 on h-1",
 	} {
 		if got := string(s.clean([]byte(text))); got != left {
 			t.Errorf("%q became %q, want %q", text, got, left)
+		}
+	}
+}
+
+// TestScrubLearnsNoNames: a file of secrets has the names of settings in it as well. That they go from a text must not let
+// the secret of another machine stay, which only its form tells.
+func TestScrubLearnsNoNames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.env")
+	write(t, path, "aws_secret_access_key = "+accessSecret+"\nNIMBREL_JOIN="+joinToken+"\n")
+	s := newScrubber(Options{SecretFiles: []string{path}})
+	for _, text := range []string{"aws_secret_access_key=anotherAccountsSecretKey", "NIMBREL_JOIN=short", "x" + accessSecret + accessSecret} {
+		got := string(s.clean([]byte(text)))
+		for _, secret := range []string{"anotherAccountsSecretKey", "short", accessSecret[len(accessSecret)-8:]} {
+			if strings.Contains(got, secret) {
+				t.Errorf("%q became %q", text, got)
+			}
 		}
 	}
 }

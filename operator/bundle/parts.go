@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -214,17 +215,25 @@ func tail(path string) ([]byte, error) {
 	}
 	from := max(0, info.Size()-maxLogBytes)
 	content, err := io.ReadAll(io.NewSectionReader(f, from, maxLogBytes))
-	if from > 0 { // half a line may be half a secret, which the scrubber would not know
-		if _, rest, found := strings.Cut(string(content), "\n"); found {
-			content = []byte(rest)
-		}
+	if from > 0 {
+		content = wholeLines(content)
 	}
 	return content, err
+}
+
+// wholeLines leaves out the line that a text was cut off in: half a line may be half a secret, which the scrubber would
+// not know.
+func wholeLines(text []byte) []byte {
+	_, rest, _ := bytes.Cut(text, []byte("\n"))
+	return rest
 }
 
 func journal(ctx context.Context, unit string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "journalctl", "-q", "--no-pager", "-o", "short-iso", "-n", "20000", "-u", unit).Output()
-	return out[max(0, len(out)-maxLogBytes):], err
+	if len(out) > maxLogBytes {
+		out = wholeLines(out[len(out)-maxLogBytes:])
+	}
+	return out, err
 }

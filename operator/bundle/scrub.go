@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"os"
@@ -19,11 +20,12 @@ const (
 	maxSecretFile = 64 << 10
 )
 
-// forms are what secrets look like wherever they come from.
+// forms are what secrets look like wherever they come from. What goes is the first group, where there is one. A value in
+// quotes goes to its end, spaces and all, also where the quotes are escaped in another text.
 var forms = []*regexp.Regexp{
-	regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)`),
-	regexp.MustCompile(`(?i)(aws_secret_access_key|secretaccesskey|secret_access_key|secret access key|password|passwd|NIMBREL_JOIN|user[-_]?data|x-amz-signature|x-amz-security-token)["']?\s*[=:]\s*["']?[^\s"'&,}]+`),
-	regexp.MustCompile(`Signature=[0-9a-f]{16,}`),
+	regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)`),
+	regexp.MustCompile(`(?i)(?:aws_secret_access_key|secretaccesskey|secret_access_key|secret access key|password|passwd|NIMBREL_JOIN|user[-_]?data|x-amz-signature|x-amz-security-token)[\\"']*\s*[=:]\s*(\\+".*?(?:\\+"|$)|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"'&,}]+)`),
+	regexp.MustCompile(`Signature=([0-9a-f]{16,})`),
 	regexp.MustCompile(`\b[0-9a-f]{64}\.[A-Za-z0-9_-]{16,}`), // a join token: fingerprint, dot, secret
 }
 
@@ -49,8 +51,6 @@ func newScrubber(o Options) *scrubber {
 			s.learn(content)
 		}
 	}
-	// The longest first: a secret that begins another must not leave the rest of that one.
-	slices.SortFunc(s.words, func(a, b []byte) int { return len(b) - len(a) })
 	return s
 }
 
@@ -68,18 +68,38 @@ func (s *scrubber) learn(content []byte) {
 	}
 }
 
-// clean returns text without secrets.
+// clean returns text without secrets. All are looked for in the text as it was: what removes one must not hide another, as
+// the name of a setting in a file of secrets would hide that setting's form.
 func (s *scrubber) clean(text []byte) []byte {
+	var found [][2]int
 	for _, word := range s.words {
-		text = bytes.ReplaceAll(text, word, []byte(gone))
+		for at := 0; ; {
+			i := bytes.Index(text[at:], word)
+			if i < 0 {
+				break
+			}
+			found = append(found, [2]int{at + i, at + i + len(word)})
+			at += i + 1
+		}
 	}
 	for _, form := range forms {
-		text = form.ReplaceAllFunc(text, func(found []byte) []byte {
-			if i := bytes.IndexAny(found, "=:"); i > 0 && !bytes.HasPrefix(found, []byte("-----")) {
-				return append(bytes.Clone(found[:i+1]), gone...)
-			}
-			return []byte(gone)
-		})
+		for _, m := range form.FindAllSubmatchIndex(text, -1) {
+			found = append(found, [2]int{m[len(m)-2], m[len(m)-1]}) // the group is the last pair
+		}
 	}
-	return text
+	return without(text, found)
+}
+
+// without puts one note in place of each stretch of overlapping spans.
+func without(text []byte, spans [][2]int) []byte {
+	slices.SortFunc(spans, func(a, b [2]int) int { return cmp.Compare(a[0], b[0]) })
+	var left []byte
+	end := 0 // of what is dealt with
+	for _, span := range spans {
+		if span[0] >= end {
+			left = append(append(left, text[end:span[0]]...), gone...)
+		}
+		end = max(end, span[1])
+	}
+	return append(left, text[end:]...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -51,6 +52,10 @@ type Options struct {
 	// ones are read from disk. Defaults 65,536 rows and 16 MiB.
 	RecentRows int
 	FeedBytes  int
+	// CacheBytes bounds the blocks of tables kept in memory, MemTableBytes what waits in memory to become a table, of which
+	// there may be two. Defaults 64 MiB and 32 MiB.
+	CacheBytes    int64
+	MemTableBytes uint64
 	// ReserveBytes is the free space below which commits are refused as ReasonDiskFull. Default 128 MiB.
 	ReserveBytes uint64
 	// Fatal is called when the disk fails; it must not return. Default: panic.
@@ -81,6 +86,8 @@ func (o *Options) fill() error {
 	orDefault(&o.RecentRows, 65536)
 	orDefault(&o.FeedBytes, 16<<20)
 	orDefault(&o.ReserveBytes, 128<<20)
+	orDefault(&o.CacheBytes, 64<<20)
+	orDefault(&o.MemTableBytes, 32<<20)
 	if o.MaxTransactionBytes > store.MaxTransactionBytesLimit {
 		return fmt.Errorf("MaxTransactionBytes %d: at most %d", o.MaxTransactionBytes, store.MaxTransactionBytesLimit)
 	}
@@ -118,8 +125,12 @@ type Engine struct {
 	diskFull  chan bool // latest reading, for the transactor
 	stop      chan struct{}
 	goroutine sync.WaitGroup
-	closing   sync.Once
-	closeErr  error
+
+	collecting    sync.Mutex  // held while history is removed, and while nothing may be
+	checkpointing atomic.Bool // there is a Checkpoint
+
+	closing  sync.Once
+	closeErr error
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -132,6 +143,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	now := o.Env.Clock.Now().UnixMilli()
 	state, err := mvcc.Open(dir, mvcc.Options{
 		FS: o.FS, ReadOnly: o.ReadOnly, Random: o.Env.Random, NowMs: now, Logger: pebbleLog{o.Log, o.Fatal},
+		CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 	})
 	if err != nil {
 		return nil, err
@@ -146,6 +158,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	if err := state.Records(func(r transactor.Record) { e.sessions.Keep(r) }); err != nil {
 		return nil, errors.Join(err, state.Close())
+	}
+	if !o.ReadOnly {
+		e.sweepCheckpoints()
 	}
 	e.start()
 	return e, nil
@@ -189,6 +204,9 @@ func (e *Engine) Commit(ctx context.Context, c *store.Commit) (*store.Answer, er
 
 // History returns the id of the store's line of versions.
 func (e *Engine) History() store.HistoryID { return e.state.History() }
+
+// Options returns the engine's options with their defaults filled in.
+func (e *Engine) Options() Options { return e.options }
 
 // Close lets the commits under way finish, and closes the directory. Feeds and snapshots end with ErrClosed.
 func (e *Engine) Close() error {

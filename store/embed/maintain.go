@@ -27,14 +27,7 @@ func (e *Engine) maintain() {
 // collect removes history until none is beyond the bounds.
 func (e *Engine) collect() {
 	for {
-		now := e.options.Env.Clock.Now()
-		v, written := e.durable.size()
-		more, err := e.state.Collect(mvcc.Retention{
-			OldestMs: now.Add(-e.options.History).UnixMilli(),
-			Bytes:    e.options.HistoryBytes,
-			Written:  written,
-			Keep:     e.leases.oldest(v, now),
-		})
+		more, err := e.collectSome()
 		e.must(err)
 		if !more {
 			return
@@ -45,6 +38,20 @@ func (e *Engine) collect() {
 		default:
 		}
 	}
+}
+
+// collectSome removes a bounded part of it.
+func (e *Engine) collectSome() (more bool, err error) {
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
+	now := e.options.Env.Clock.Now()
+	v, written := e.durable.size()
+	return e.state.Collect(mvcc.Retention{
+		OldestMs: now.Add(-e.options.History).UnixMilli(),
+		Bytes:    e.options.HistoryBytes,
+		Written:  written,
+		Keep:     e.leases.oldest(v, now),
+	})
 }
 
 // checkDisk tells the transactor whether there is room.

@@ -74,6 +74,13 @@ func (q *queue) take(n int) []*waiter {
 	return taken
 }
 
+// len returns how many wait.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
 // withdraw removes a commit that was not taken, and tells whether it did.
 func (q *queue) withdraw(w *waiter) bool {
 	q.mu.Lock()

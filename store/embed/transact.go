@@ -112,6 +112,7 @@ func (e *Engine) sync() {
 		if f.batch != nil {
 			e.must(f.batch.Wait())
 			e.stats.synced(len(f.waiters), time.Since(f.applied))
+			e.stats.wrote(f.committed)
 		}
 		wakeFollowers := e.durable.advance(f.version, f.written, f.committed)
 		for i, w := range f.waiters {

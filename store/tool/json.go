@@ -16,17 +16,20 @@ import (
 
 // appendRow appends a row as one line of JSON: key, version, and value.
 func appendRow(dst []byte, kv store.KV) []byte {
-	dst = append(dst, `{"key":`...)
-	if parts, err := tuple.Decode(kv.Key); err == nil {
-		dst = appendJSON(dst, parts)
-	} else {
-		dst = appendText(dst, "0x"+hex.EncodeToString(kv.Key))
-	}
+	dst = appendKey(append(dst, `{"key":`...), kv.Key)
 	dst = append(dst, `,"version":`...)
 	dst = strconv.AppendUint(dst, uint64(kv.Version), 10)
 	dst = append(dst, `,"value":`...)
 	dst = appendValue(dst, kv.Value)
 	return append(dst, '}', '\n')
+}
+
+// appendKey shows a key's elements, or its bytes in hexadecimal.
+func appendKey(dst, key []byte) []byte {
+	if parts, err := tuple.Decode(key); err == nil {
+		return appendJSON(dst, parts)
+	}
+	return appendText(dst, "0x"+hex.EncodeToString(key))
 }
 
 // appendValue shows an integer as a number, a CBOR map as an object, and other bytes in hexadecimal.

@@ -1,7 +1,10 @@
-// Package tool holds the subcommands that look into a store's directory.
+// Package tool holds `nimbrel store`: the subcommands that look into a store, back it up, restore it and change it.
 //
-// They open it read only, print one JSON object per row, and never change anything. A directory in use is refused with
-// the fix named. Start with Command.
+// A store is a directory that no server has open, named with --dir; backup, stats and watch ask the running server when
+// there is none. A directory in use is refused with the fix named. Rows, logs and transactions are printed as one JSON
+// object a line; the other commands print words, and JSON with --json.
+//
+// Deliberately absent: writes to a running server's store, which belongs to the parts. Start with Command.
 package tool
 
 import (
@@ -15,34 +18,68 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nimbrel/nimbrel/internal/statedir"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/store/embed"
 	"github.com/nimbrel/nimbrel/store/tuple"
 )
 
+// Finding is one broken statement of those who own the rows.
+type Finding struct {
+	Statement, Subject, Detail string
+}
+
+// Options say what the commands cannot know.
+type Options struct {
+	// Check evaluates the cloud's invariants on an engine, for `store verify --check`. Nil: there is no such flag.
+	Check func(ctx context.Context, e store.Engine) ([]Finding, error)
+}
+
 // place says where to read.
 type place struct {
-	dir    string
-	cell   uint32
-	tenant string
+	dir, socket string
+	cell        uint32
+	tenant      string
+	json        bool
 }
 
 // Command returns "store" with its subcommands.
-func Command() *cobra.Command {
+func Command(o Options) *cobra.Command {
 	var p place
 	c := &cobra.Command{
 		Use:   "store",
-		Short: "Look into a store's directory whose server is down",
-		Long: "Look into a store's directory whose server is down.\n\nA key is given as its elements, one argument each: " +
+		Short: "Back up, verify, restore and look into the store",
+		Long: "Back up, verify, restore and look into the store.\n\nA key is given as its elements, one argument each: " +
 			"text as it is, integers as #5.\nRows are printed as JSON, one a line; CBOR maps show their field numbers.",
 	}
 	flags := c.PersistentFlags()
-	flags.StringVar(&p.dir, "dir", "", "the store's directory")
+	flags.StringVar(&p.dir, "dir", "", "the `directory` of a store whose server is down")
+	flags.StringVar(&p.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`, for backup, stats and watch")
 	flags.Uint32Var(&p.cell, "cell", 0, "cell of the key")
-	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan: default all tenants of all cells)")
-	_ = c.MarkPersistentFlagRequired("dir")
-	c.AddCommand(getCommand(&p), scanCommand(&p))
+	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan and watch: default all tenants of all cells)")
+	for _, worded := range []*cobra.Command{backupCommand(&p), verifyCommand(&p, o), restoreCommand(&p), statsCommand(&p)} {
+		worded.Flags().BoolVar(&p.json, "json", false, "print JSON")
+		c.AddCommand(worded)
+	}
+	c.AddCommand(getCommand(&p), scanCommand(&p), watchCommand(&p), logCommand(&p), putCommand(&p), txnCommand(&p))
 	return c
+}
+
+// needDir refuses a command that works on a directory only.
+func (p *place) needDir(otherwise string) error {
+	if p.dir == "" {
+		return errors.New("name the store's directory with --dir: its server must be down; " + otherwise)
+	}
+	return nil
+}
+
+// prefix is that of the elements, or of everything when nothing was asked for.
+func (p *place) prefix(c *cobra.Command, elements []string) ([]byte, error) {
+	var prefix []byte
+	if c.Flags().Changed("tenant") || c.Flags().Changed("cell") || len(elements) > 0 {
+		prefix = store.HandlePrefix(p.cell, p.tenant)
+	}
+	return parseKey(prefix, elements)
 }
 
 func getCommand(p *place) *cobra.Command {
@@ -70,11 +107,7 @@ func scanCommand(p *place) *cobra.Command {
 		Short:   "Print the rows whose keys start with the elements",
 		Example: "  nimbrel store scan --dir /var/lib/nimbrel/store --limit 10",
 		RunE: func(c *cobra.Command, args []string) error {
-			var prefix []byte
-			if c.Flags().Changed("tenant") || c.Flags().Changed("cell") || len(args) > 0 {
-				prefix = store.HandlePrefix(p.cell, p.tenant)
-			}
-			prefix, err := parseKey(prefix, args)
+			prefix, err := p.prefix(c, args)
 			if err != nil {
 				return err
 			}
@@ -89,6 +122,9 @@ func scanCommand(p *place) *cobra.Command {
 
 // read opens the directory read only and calls fn with its newest state.
 func (p *place) read(ctx context.Context, fn func(ctx context.Context, s store.Snapshot) error) (err error) {
+	if err := p.needDir("a running server's rows are `nimbrel rows scan`"); err != nil {
+		return err
+	}
 	e, err := embed.Open(p.dir, embed.Options{ReadOnly: true})
 	if err != nil {
 		return err

@@ -38,7 +38,9 @@ func filled(t *testing.T) (dir string, e *embed.Engine) {
 }
 
 func run(args ...string) (string, error) {
-	c := Command()
+	c := Command(Options{Check: func(context.Context, store.Engine) ([]Finding, error) {
+		return []Finding{{"part.rule", "row", "broken"}}, nil
+	}})
 	var out bytes.Buffer
 	c.SetOut(&out)
 	c.SetErr(&out)
@@ -91,7 +93,7 @@ func TestCommandErrors(t *testing.T) {
 		"bad integer":  {[]string{"get", "--dir", dir, "#x"}, "an integer follows #"},
 		"no store":     {[]string{"scan", "--dir", t.TempDir()}, "no store in this directory"},
 		"no directory": {[]string{"scan", "--dir", dir + "/none"}, "no store in this directory"},
-		"no flag":      {[]string{"scan"}, "dir"},
+		"no flag":      {[]string{"scan"}, "--dir"},
 	} {
 		if _, err := run(c.args...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)

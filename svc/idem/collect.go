@@ -67,6 +67,31 @@ func parseExpiry(key []byte) (entry, error) {
 	return entry{int64(ms), Scope{Account: ids.Account(account), Action: action, Token: token}}, nil
 }
 
+// Unpaired calls fn for every token of which only one row is there: the record, which would never be collected, or the one
+// by age, which says that something is remembered and is not. It serves the invariant checker.
+func Unpaired(ctx context.Context, r store.Reader, fn func(s Scope, missing string)) error {
+	aged := map[Scope]int64{}
+	err := check.Scan(ctx, r, store.Prefix("idem", "age"), func(kv store.KV) error {
+		e, err := parseExpiry(kv.Key)
+		aged[e.scope] = e.createdMs
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = Each(ctx, r, func(s Scope, record Record) error {
+		if at, found := aged[s]; !found || at != record.CreatedMs {
+			fn(s, "a row by its age")
+		}
+		delete(aged, s)
+		return nil
+	})
+	for s := range aged {
+		fn(s, "a record")
+	}
+	return err
+}
+
 // Each calls fn for every record, in key order, from one snapshot. It serves the invariant checker.
 func Each(ctx context.Context, r store.Reader, fn func(Scope, Record) error) error {
 	return check.Scan(ctx, r, store.Prefix("idem", "record"), func(kv store.KV) error {

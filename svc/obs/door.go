@@ -29,8 +29,9 @@ const (
 
 // Door serves HTTP on a bounded number of connections, so that nobody can use up the process's by opening them. Beyond the
 // bound a new connection takes the place of the one that has gone longest without showing a credential (see Proven), or
-// else of the one that has been idle the longest; when all are at work it is refused. A stranger therefore keeps out
-// strangers only.
+// else of the one that has been at no work the longest; when all are at work it is refused. A stranger therefore keeps out
+// strangers only. Work begins when the request at hand has shown its credential: one whose request comes in byte by byte
+// makes room as an idle one does, whatever it has shown before.
 type Door struct {
 	options DoorOptions
 
@@ -49,8 +50,8 @@ type DoorStats struct {
 type connection struct {
 	door   *Door
 	proven bool
-	idle   bool
-	since  time.Time // of its opening, or of its idling
+	works  bool      // on a request that has shown a credential
+	since  time.Time // of its opening; once proven, of the end of its last work or of the request whose body comes in
 }
 
 // NewDoor makes a Door.
@@ -72,14 +73,25 @@ func (d *Door) Stats() DoorStats {
 
 type connectionKey struct{}
 
-// Proven notes that the connection of a request has shown a credential that was verified. ctx is the request's; one that
-// came through no Door is left alone.
+// Proven notes that a request, read whole, has shown a credential that was verified. ctx is the request's; one that came
+// through no Door is left alone.
 func Proven(ctx context.Context) {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
 		c.door.mu.Lock()
-		c.proven = true
+		c.proven, c.works = true, true
 		c.door.mu.Unlock()
 	}
+}
+
+// WasProven says whether the connection of a request has shown a credential before.
+func WasProven(ctx context.Context) bool {
+	c, ok := ctx.Value(connectionKey{}).(*connection)
+	if !ok {
+		return false
+	}
+	c.door.mu.Lock()
+	defer c.door.mu.Unlock()
+	return c.proven
 }
 
 // Serve serves h on l until ctx ends, then gives requests under way a moment.
@@ -127,7 +139,7 @@ func (d *Door) makeRoom(c net.Conn) net.Conn {
 	}
 	var out net.Conn
 	for other, entry := range d.conns {
-		if (entry.proven && !entry.idle) || (out != nil && !entry.before(d.conns[out])) {
+		if entry.works || (out != nil && !entry.before(d.conns[out])) {
 			continue
 		}
 		out = other
@@ -158,12 +170,7 @@ func (d *Door) moved(c net.Conn, state http.ConnState) {
 	case entry == nil:
 	case state == http.StateClosed || state == http.StateHijacked:
 		delete(d.conns, c)
-	case state == http.StateIdle:
-		entry.idle = true
-		if entry.proven {
-			entry.since = time.Now()
-		}
-	case state == http.StateActive:
-		entry.idle = false
+	case entry.proven && (state == http.StateIdle || state == http.StateActive):
+		entry.works, entry.since = false, time.Now()
 	}
 }

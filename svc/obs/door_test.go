@@ -39,6 +39,7 @@ func openDoor(t *testing.T, connections int) *fixture {
 }
 
 func (f *fixture) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
 	if r.URL.Path != "/strange" {
 		Proven(r.Context())
 	}
@@ -82,15 +83,27 @@ func (f *fixture) until(holds func(DoorStats) bool) {
 	}
 }
 
+// idle counts those at no work.
 func (f *fixture) idle() (n int) {
 	f.door.mu.Lock()
 	defer f.door.mu.Unlock()
 	for _, c := range f.door.conns {
-		if c.idle {
+		if !c.works {
 			n++
 		}
 	}
 	return n
+}
+
+func (f *fixture) newest() (since time.Time) {
+	f.door.mu.Lock()
+	defer f.door.mu.Unlock()
+	for _, c := range f.door.conns {
+		if c.since.After(since) {
+			since = c.since
+		}
+	}
+	return since
 }
 
 func (f *fixture) ask(c net.Conn, path string) error {
@@ -178,6 +191,32 @@ func TestWorkIsNotEvicted(t *testing.T) {
 		}
 	}
 	if s := f.door.Stats(); s.Refused != 1 || s.Evicted != 1 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// TestSlowRequestsMakeRoom holds that who has a credential cannot keep others out with requests that never end.
+func TestSlowRequestsMakeRoom(t *testing.T) {
+	f := openDoor(t, 3)
+	slow := []net.Conn{f.silent(), f.silent(), f.silent()}
+	for _, c := range slow {
+		if err := f.ask(c, "/prove"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.until(func(DoorStats) bool { return f.idle() == len(slow) })
+	idleSince := f.newest()
+	for _, c := range slow {
+		if _, err := io.WriteString(c, "POST /prove HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbegun"); err != nil {
+			t.Fatal(err)
+		}
+		f.until(func(DoorStats) bool { return f.newest().After(idleSince) }) // the door has noted that something comes
+		idleSince = f.newest()
+	}
+	if err := f.ask(f.silent(), "/prove"); err != nil {
+		t.Errorf("a newcomer among slow ones: %v", err)
+	}
+	if s := f.door.Stats(); s.Open != 3 || s.Refused != 0 || s.Evicted != 1 {
 		t.Errorf("got %+v", s)
 	}
 }

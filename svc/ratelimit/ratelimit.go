@@ -119,12 +119,20 @@ func (b *Buckets[K]) sweep(now time.Time) {
 	}
 }
 
-// refill gives what the time since the last look is worth. A clock that went back gives nothing.
+// maxLate is how much later than others a caller may come with the time that it read.
+const maxLate = time.Second
+
+// refill gives what the time since the last look is worth, once: callers read the clock before they wait for the bucket, so
+// the one at hand may be from before the last look, and going back to it would give the time between twice. A clock that
+// was set back gives nothing, and goes on from there.
 func (b *bucket) refill(r Rate, now time.Time) {
-	if passed := now.Sub(b.at); passed > 0 {
+	passed := now.Sub(b.at)
+	if passed > 0 {
 		b.tokens = min(r.Burst, b.tokens+passed.Seconds()*r.PerSecond)
 	}
-	b.at = now
+	if passed > 0 || passed < -maxLate {
+		b.at = now
+	}
 }
 
 func (b *bucket) wait(r Rate) time.Duration {

@@ -39,6 +39,24 @@ func TestBucketGivesItsRate(t *testing.T) {
 	}
 }
 
+// TestTimesOutOfOrder holds that no stretch of time is paid for twice when callers come in another order than they read the
+// clock in.
+func TestTimesOutOfOrder(t *testing.T) {
+	b := NewBuckets[string](Rate{PerSecond: 100, Burst: 10}, 10)
+	got := 0
+	for i := range 1000 { // one second, each millisecond of it seen by two callers of which the first is 50 ms late
+		at := start.Add(time.Duration(i) * time.Millisecond)
+		for _, now := range []time.Time{at.Add(-50 * time.Millisecond), at} {
+			if _, ok := b.Take("a", now); ok {
+				got++
+			}
+		}
+	}
+	if got < 105 || got > 110 {
+		t.Errorf("%d tokens in a second; want the burst of 10 and 100", got)
+	}
+}
+
 // TestEmptyTakesNothing holds that asking changes no bucket and makes none.
 func TestEmptyTakesNothing(t *testing.T) {
 	b := NewBuckets[string](Rate{PerSecond: 1, Burst: 1}, 10)

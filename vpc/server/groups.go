@@ -37,6 +37,9 @@ func (s *Service) CreateGroup(ctx context.Context, r vpc.CreateGroupRequest) (vp
 	if err := validateGroup(r); err != nil {
 		return vpc.SecurityGroup{}, err
 	}
+	if r.DryRun {
+		return vpc.SecurityGroup{}, s.placeOfGroup(ctx, r)
+	}
 	var g vpc.SecurityGroup
 	_, err := s.transact(ctx, "create security group", func(tx *store.Tx) error {
 		in, err := s.groupVPC(ctx, tx, r)
@@ -53,6 +56,19 @@ func (s *Service) CreateGroup(ctx context.Context, r vpc.CreateGroupRequest) (vp
 		return vpc.SecurityGroup{}, err
 	}
 	return g, nil
+}
+
+// placeOfGroup checks for a dry run that the VPC exists which a group is to be in.
+func (s *Service) placeOfGroup(ctx context.Context, r vpc.CreateGroupRequest) error {
+	if r.VPC != "" {
+		_, err := s.DescribeVPCs(ctx, r.Account, []ids.VPC{r.VPC}, nil)
+		return err
+	}
+	found, err := s.DescribeVPCs(ctx, r.Account, nil, func(v *vpc.VPC) bool { return v.Default })
+	if err == nil && len(found) == 0 {
+		err = vpc.ErrNoDefaultVPC
+	}
+	return err
 }
 
 // groupVPC returns the VPC that a group is to be in, which exists.
@@ -88,15 +104,11 @@ func validateGroup(r vpc.CreateGroupRequest) error {
 
 // validateText checks the characters that names and descriptions of groups may have.
 func validateText(param, text string, maxBytes int) error {
-	const special = " ._-:/()#,@[]+=&;{}!$*"
 	if text == "" || len(text) > maxBytes {
 		return &vpc.InvalidError{Param: param, Value: text, Reason: fmt.Sprintf("want 1 to %d characters", maxBytes)}
 	}
-	for _, c := range text {
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && !strings.ContainsRune(special, c) {
-			return &vpc.InvalidError{Param: param, Value: text, Reason: "want letters, digits and" + special}
-		}
+	if !vpc.IsText(text) {
+		return &vpc.InvalidError{Param: param, Value: text, Reason: "want letters, digits and" + vpc.TextMarks}
 	}
 	return nil
 }

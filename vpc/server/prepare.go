@@ -36,6 +36,10 @@ func (s *Service) Prepare(ctx context.Context, r vpc.PrepareRequest) (vpc.Prepar
 	if err != nil {
 		return vpc.Prepared{}, err
 	}
+	if r.DryRun {
+		p.Identity.Groups = groups
+		return p, cmp.Or(checkGroups(p.VPC.ID, groups), vpcrows.CheckAddress(p.Subnet, r.Address))
+	}
 	if p.Identity, err = s.identity(ctx, r.Account, p.VPC.ID, groups, r.Retry); err != nil {
 		return vpc.Prepared{}, err
 	}
@@ -120,11 +124,8 @@ func (s *Service) PrepareIdentity(ctx context.Context, a ids.Account, v ids.VPC,
 
 // identity returns the identity of a sorted set from the view or, with fresh set or if it is not there, from the store.
 func (s *Service) identity(ctx context.Context, a ids.Account, v ids.VPC, groups []ids.SecurityGroup, fresh bool) (vpc.Identity, error) {
-	if len(groups) > vpc.MaxGroupsPerInterface {
-		return vpc.Identity{}, &vpc.LimitError{Limit: vpc.LimitGroupsPerInterface, ID: string(v), Max: vpc.MaxGroupsPerInterface}
-	}
-	if len(groups) == 0 {
-		return vpc.Identity{}, &vpc.InvalidError{Param: "SecurityGroupId", Reason: "an identity needs a group"}
+	if err := checkGroups(v, groups); err != nil {
+		return vpc.Identity{}, err
 	}
 	if known, found := s.known(a, v, groups); found && !fresh {
 		return known, nil
@@ -132,6 +133,16 @@ func (s *Service) identity(ctx context.Context, a ids.Account, v ids.VPC, groups
 	s.interning.Lock()
 	defer s.interning.Unlock()
 	return s.intern(ctx, vpcrows.InternRequest{Account: a, VPC: v, Groups: groups, Max: s.maxIdentities})
+}
+
+func checkGroups(v ids.VPC, groups []ids.SecurityGroup) error {
+	switch {
+	case len(groups) > vpc.MaxGroupsPerInterface:
+		return &vpc.LimitError{Limit: vpc.LimitGroupsPerInterface, ID: string(v), Max: vpc.MaxGroupsPerInterface}
+	case len(groups) == 0:
+		return &vpc.InvalidError{Param: "SecurityGroupId", Reason: "an identity needs a group"}
+	}
+	return nil
 }
 
 func (s *Service) known(a ids.Account, v ids.VPC, groups []ids.SecurityGroup) (vpc.Identity, bool) {

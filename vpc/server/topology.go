@@ -51,7 +51,7 @@ func (s *Service) CreateVPC(ctx context.Context, r vpc.CreateVPCRequest) (vpc.VP
 	}
 	v, group := s.newVPC(r.Account, cidr)
 	v.Tags = r.Tags
-	if err := account.ValidateTags(string(v.ID), r.Tags); err != nil {
+	if err := account.ValidateTags(string(v.ID), r.Tags); err != nil || r.DryRun {
 		return vpc.VPC{}, err
 	}
 	var vni store.Slot
@@ -209,6 +209,10 @@ func (s *Service) CreateSubnet(ctx context.Context, r vpc.CreateSubnetRequest) (
 	subnet := s.newSubnet(r.Account, r.VPC, cidr, r.Zone)
 	subnet.Tags = r.Tags
 	if err := account.ValidateTags(string(subnet.ID), r.Tags); err != nil {
+		return vpc.Subnet{}, err
+	}
+	if r.DryRun {
+		_, err := s.DescribeVPCs(ctx, r.Account, []ids.VPC{r.VPC}, nil)
 		return vpc.Subnet{}, err
 	}
 	var placed vpcrows.Subnet

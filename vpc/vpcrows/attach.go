@@ -115,6 +115,15 @@ func newInterface(r AttachRequest) interfaceRow {
 	}
 }
 
+// CheckAddress says why an interface of a subnet cannot have an address, as Attach would; an invalid one stands for any.
+func CheckAddress(s vpc.Subnet, address netip.Addr) error {
+	if !address.IsValid() {
+		return nil
+	}
+	_, err := offsetOf(s, address)
+	return err
+}
+
 // offsetOf returns where in the subnet an address lies; *vpc.AddressError if no interface can have it.
 func offsetOf(s vpc.Subnet, address netip.Addr) (uint64, error) {
 	refuse := func(reason string) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/nimbrel/nimbrel/account"
@@ -23,7 +22,7 @@ func Invariants() []check.Invariant {
 	return []check.Invariant{
 		{
 			Name:  "vpc.topology",
-			Doc:   "VNIs are unique and were given out; subnets lie in their VPC, do not overlap and are found by address.",
+			Doc:   "Rows are under their own keys; VNIs are unique and were given out; subnets lie in their VPC, do not overlap and are found by address.",
 			Check: over(checkTopology),
 		},
 		{
@@ -72,6 +71,8 @@ type rows struct {
 	groups     map[ids.SecurityGroup]vpc.SecurityGroup
 	rules      []vpc.Rule
 	interfaces map[ids.Interface]Interface
+	dhcp       map[ids.DHCPOptions]vpc.DHCPOptions
+	misplaced  []string // rows under keys that are not theirs
 	identities []vpc.Identity
 	retired    []Retired
 }
@@ -111,16 +112,19 @@ func count[K comparable, R any](table map[K]R, owner func(R) (ids.Account, bool)
 func read(ctx context.Context, r store.Reader) (*rows, error) {
 	s := &rows{r: r}
 	var err error
-	if s.vpcs, err = table(ctx, r, FamilyVPC, DecodeVPC, func(v VPC) ids.VPC { return v.ID }); err != nil {
+	if s.vpcs, err = table(ctx, s, FamilyVPC, DecodeVPC, func(v VPC) (ids.Account, ids.VPC) { return v.Account, v.ID }); err != nil {
 		return nil, err
 	}
-	if s.subnets, err = table(ctx, r, FamilySubnet, DecodeSubnet, func(v Subnet) ids.Subnet { return v.ID }); err != nil {
+	if s.subnets, err = table(ctx, s, FamilySubnet, DecodeSubnet, func(v Subnet) (ids.Account, ids.Subnet) { return v.Account, v.ID }); err != nil {
 		return nil, err
 	}
-	if s.groups, err = table(ctx, r, FamilyGroup, DecodeGroup, func(g vpc.SecurityGroup) ids.SecurityGroup { return g.ID }); err != nil {
+	if s.groups, err = table(ctx, s, FamilyGroup, DecodeGroup, func(g vpc.SecurityGroup) (ids.Account, ids.SecurityGroup) { return g.Account, g.ID }); err != nil {
 		return nil, err
 	}
-	if s.interfaces, err = table(ctx, r, FamilyInterface, DecodeInterface, func(i Interface) ids.Interface { return i.ID }); err != nil {
+	if s.interfaces, err = table(ctx, s, FamilyInterface, DecodeInterface, func(i Interface) (ids.Account, ids.Interface) { return i.Account, i.ID }); err != nil {
+		return nil, err
+	}
+	if s.dhcp, err = table(ctx, s, FamilyDHCP, DecodeDHCP, func(o vpc.DHCPOptions) (ids.Account, ids.DHCPOptions) { return o.Account, o.ID }); err != nil {
 		return nil, err
 	}
 	if s.rules, err = list(ctx, r, FamilyRule, DecodeRule); err != nil {
@@ -147,91 +151,18 @@ func list[R any](ctx context.Context, r store.Reader, f Family, decode func(stor
 	return out, err
 }
 
-func table[K comparable, R any](ctx context.Context, r store.Reader, f Family, decode func(store.Value) (R, error), id func(R) K) (map[K]R, error) {
-	all, err := list(ctx, r, f, decode)
+func table[K ids.ID, R any](ctx context.Context, s *rows, f Family, decode func(store.Value) (R, error), id func(R) (ids.Account, K)) (map[K]R, error) {
 	out := map[K]R{}
-	for _, v := range all {
-		out[id(v)] = v
-	}
+	err := check.Scan(ctx, s.r, prefix(f), func(kv store.KV) error {
+		v, err := decode(kv.Value)
+		a, k := id(v)
+		if err == nil && !bytes.Equal(kv.Key, prefix(f, a, k)) {
+			s.misplaced = append(s.misplaced, fmt.Sprintf("%s of account %s is under the key %q", k, a, kv.Key))
+		}
+		out[k] = v
+		return err
+	})
 	return out, err
-}
-
-func checkTopology(ctx context.Context, s *rows, report finding) error {
-	last, _, err := s.r.Get(ctx, prefix(familyVNI))
-	if err != nil {
-		return err
-	}
-	seen := map[uint32]ids.VPC{}
-	for id, v := range s.vpcs {
-		if other, twice := seen[v.VNI]; twice {
-			report(string(id), fmt.Sprintf("has VNI %d, as %s has", v.VNI, other))
-		}
-		if v.VNI == 0 || int64(v.VNI) > last.Int {
-			report(string(id), fmt.Sprintf("has VNI %d, the last given is %d", v.VNI, last.Int))
-		}
-		seen[v.VNI] = id
-		if g, found := s.groups[v.DefaultGroup]; !found || g.VPC != id || !g.Default {
-			report(string(id), "has no default group")
-		}
-	}
-	return checkSubnets(ctx, s, report)
-}
-
-func checkSubnets(ctx context.Context, s *rows, report finding) error {
-	at := map[ids.VPC][]Subnet{}
-	for id, subnet := range s.subnets {
-		v, found := s.vpcs[subnet.VPC]
-		if !found || !v.CIDR.Contains(subnet.CIDR.Addr()) || v.CIDR.Bits() > subnet.CIDR.Bits() {
-			report(string(id), fmt.Sprintf("range %s is not in VPC %s", subnet.CIDR, subnet.VPC))
-		}
-		for _, other := range at[subnet.VPC] {
-			if other.CIDR.Overlaps(subnet.CIDR) {
-				report(string(id), fmt.Sprintf("range %s overlaps %s", subnet.CIDR, other.ID))
-			}
-		}
-		at[subnet.VPC] = append(at[subnet.VPC], subnet)
-	}
-	indexed, err := list(ctx, s.r, familySubnetAt, decode[subnetAtRow])
-	if err != nil {
-		return err
-	}
-	for _, i := range indexed {
-		if subnet, found := s.subnets[i.ID]; !found || subnet.CIDR.String() != i.CIDR || subnet.Zone != i.Zone {
-			report(string(i.ID), "is indexed by address as what it is not")
-		}
-	}
-	if len(indexed) != len(s.subnets) {
-		report("subnets", fmt.Sprintf("%d exist, %d are found by address", len(s.subnets), len(indexed)))
-	}
-	return nil
-}
-
-func checkAddresses(ctx context.Context, s *rows, report finding) error {
-	held := map[ids.Subnet]map[netip.Addr]ids.Interface{}
-	for id, i := range s.interfaces {
-		if held[i.Subnet] == nil {
-			held[i.Subnet] = map[netip.Addr]ids.Interface{}
-		}
-		if other, twice := held[i.Subnet][i.Address]; twice {
-			report(string(id), fmt.Sprintf("has address %s, as %s has", i.Address, other))
-		}
-		held[i.Subnet][i.Address] = id
-		if s.subnets[i.Subnet].ID == "" {
-			report(string(id), "is in a subnet that does not exist: "+string(i.Subnet))
-		} else if _, err := offsetOf(s.subnets[i.Subnet].Subnet, i.Address); err != nil {
-			report(string(id), err.Error())
-		}
-	}
-	for id, subnet := range s.subnets {
-		free, err := store.PoolFree(ctx, s.r, pool(id))
-		if err != nil {
-			return err
-		}
-		if taken := addresses(subnet.CIDR) - vpc.ReservedPerSubnet - free; taken != uint64(len(held[id])) {
-			report(string(id), fmt.Sprintf("%d addresses are taken by %d interfaces", taken, len(held[id])))
-		}
-	}
-	return nil
 }
 
 func checkMappings(ctx context.Context, s *rows, report finding) error {
@@ -472,6 +403,11 @@ func checkIndexes(ctx context.Context, s *rows, report finding) error {
 			report(string(family), fmt.Sprintf("%d rows, want %d", got, want))
 		}
 	}
+	for id, g := range s.groups {
+		if of, _, err := s.r.Get(ctx, prefix(familyGroupName, g.VPC, g.Name)); err != nil || string(of.Bytes) != string(id) {
+			report(string(id), fmt.Sprintf("is not found by its name %q (%v)", g.Name, err))
+		}
+	}
 	return checkPools(ctx, s, report)
 }
 
@@ -486,5 +422,16 @@ func checkPools(ctx context.Context, s *rows, report finding) error {
 			report(fmt.Sprint(parts[0]), "has a pool of addresses, but does not exist")
 		}
 		return nil
+	})
+}
+
+// EachInterface calls fn for every interface of all accounts. It serves the checker of those who attach them.
+func EachInterface(ctx context.Context, r store.Reader, fn func(Interface)) error {
+	return check.Scan(ctx, r, prefix(FamilyInterface), func(kv store.KV) error {
+		i, err := DecodeInterface(kv.Value)
+		if err == nil {
+			fn(i)
+		}
+		return err
 	})
 }

@@ -114,13 +114,13 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Id
 	if err := checkHeaders(r, claim.signedHeaders); err != nil {
 		return Identity{}, err
 	}
+	credential, err := v.credential(ctx, claim)
+	if err != nil {
+		return Identity{}, err // before the body is hashed: strangers cost a look-up
+	}
 	bodyHash := sigv4.BodyHash(body)
 	if claimed := r.Header.Get("X-Amz-Content-Sha256"); claimed != "" && claimed != bodyHash {
 		return Identity{}, errs.New(errs.SignatureDoesNotMatch, "The X-Amz-Content-Sha256 header does not match the body.")
-	}
-	credential, err := v.credential(ctx, claim)
-	if err != nil {
-		return Identity{}, err
 	}
 	key := v.derived.get(claim.accessKeyID, credential.Secret, claim.scope)
 	want := key.Signature(claim.at, claim.scope, sigv4.Canonical(r, query, claim.signedHeaders, bodyHash))

@@ -2,10 +2,6 @@ package query
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/internal/ids"
@@ -18,22 +14,6 @@ type Call struct {
 	Account     ids.Account
 	AccessKeyID string
 	DryRun      bool // check everything, change nothing, return errs.DryRun
-
-	// Fingerprint tells requests apart that carry the same client token: a hash of the action and all parameters but
-	// ClientToken and DryRun, whatever their order on the wire. It is zero for actions that take no client token.
-	Fingerprint [sha256.Size]byte
-}
-
-// fingerprint hashes what the request asks for. Each part is quoted, so that no two forms run together to the same text.
-func fingerprint(r request) [sha256.Size]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q", r.action)
-	for _, name := range slices.Sorted(maps.Keys(r.params)) {
-		if name != "ClientToken" && name != "DryRun" {
-			fmt.Fprintf(h, " %q%q", name, r.params[name])
-		}
-	}
-	return [sha256.Size]byte(h.Sum(nil))
 }
 
 type callKey struct{}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -19,10 +17,6 @@ import (
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/svc/obs"
 )
-
-// MaxBodyBytes bounds a request. The largest useful one launches with 16 KiB of user data; bulk tagging and rule lists stay
-// well below this too.
-const MaxBodyBytes = 1 << 20
 
 const defaultBodyPatience = 20 * time.Second
 
@@ -72,7 +66,10 @@ type Record struct {
 }
 
 // Handler serves the protocol. It is safe for concurrent use.
-type Handler struct{ options Options }
+type Handler struct {
+	options Options
+	bodies  bodyRoom
+}
 
 // New makes a Handler.
 func New(options Options) (*Handler, error) {
@@ -82,7 +79,7 @@ func New(options Options) (*Handler, error) {
 	if options.BodyPatience == 0 {
 		options.BodyPatience = defaultBodyPatience
 	}
-	return &Handler{options: options}, nil
+	return &Handler{options: options, bodies: bodyRoom{max: defaultBodyRoom}}, nil
 }
 
 // ServeHTTP answers one request.
@@ -116,10 +113,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, keyID string, re
 			answer, err = nil, fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	body, err := readBody(w, r, h.options.BodyPatience)
-	if err != nil {
+	arriving := h.bodies.begin(r)
+	defer arriving.end()
+	if err := arriving.read(w, r, h.options.BodyPatience); err != nil {
 		return nil, err
 	}
+	body := arriving.bytes
 	if action := claimedAction(r, body); h.options.Shed != nil && action != "" {
 		if err := h.options.Shed(keyID, action, readOnly(action)); err != nil {
 			record.Call.Action = action
@@ -168,26 +167,6 @@ func retryAfter(w http.ResponseWriter, err error) {
 	}
 }
 
-// readBody reads a body of bounded size in bounded time: nobody has been authenticated yet.
-func readBody(w http.ResponseWriter, r *http.Request, patience time.Duration) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil // nothing lifts a deadline that is set without a body: it would end the connection's next request
-	}
-	// The server lifts the deadline itself at the end of the body. A test's recorder has no connection to set it on.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, errs.New(errs.RequestEntityTooLarge, "The request is larger than %d bytes.", MaxBodyBytes)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, errs.New(errs.RequestTimeout, "The request's body did not arrive within %v.", patience)
-	}
-	if err != nil {
-		return nil, errs.New(errs.MalformedQueryString, "The request's body cannot be read.")
-	}
-	return body, nil
-}
-
 // ec2 runs an action of the table.
 func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]byte, error) {
 	action, ok := ec2gen.Actions[request.action]
@@ -202,9 +181,6 @@ func (h *Handler) ec2(ctx context.Context, record *Record, request request) ([]b
 		return nil, err
 	}
 	record.Call.DryRun = action.DryRun && request.params.Get("DryRun") == "true"
-	if action.ClientToken {
-		record.Call.Fingerprint = fingerprint(request)
-	}
 	answer, err := h.act(ctx, action, record.Call, request.params)
 	if err == nil && record.Call.DryRun {
 		return nil, h.dryRunEnded(record.Call, action.ReadOnly)

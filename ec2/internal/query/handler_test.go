@@ -295,25 +295,6 @@ func TestSTS(t *testing.T) {
 	}
 }
 
-func TestFingerprint(t *testing.T) {
-	of := func(form string) [32]byte {
-		params, err := url.ParseQuery(form)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fingerprint(request{action: "RunInstances", params: params})
-	}
-	base := of("A=1&B=2&ClientToken=x")
-	if base != of("B=2&ClientToken=y&A=1&DryRun=false") {
-		t.Error("order, token and DryRun must not count")
-	}
-	for _, other := range []string{"A=1&B=3", "A=1", "A=1&B=2&C=", "A=12&B=", "A=1&B=2&clientToken=x"} {
-		if base == of(other) {
-			t.Errorf("%s has the same fingerprint", other)
-		}
-	}
-}
-
 func TestCallFromNeedsCall(t *testing.T) {
 	defer func() {
 		if recover() == nil {

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"bytes"
 	"encoding/hex"
 	"io"
 	"mime"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nimbrel/nimbrel/ec2/errs"
+	"github.com/nimbrel/nimbrel/ec2/internal/wire"
 	"github.com/nimbrel/nimbrel/internal/assert"
 )
 
@@ -31,6 +33,11 @@ func parse(r *http.Request, body []byte) (request, error) {
 	if err != nil {
 		return request{}, errs.New(errs.MalformedQueryString, "The query string cannot be read.")
 	}
+	for name := range params {
+		if strings.HasPrefix(name, "X-Amz-") {
+			delete(params, name) // of a presigned URL; verified and done with
+		}
+	}
 	if err := addForm(params, r, body); err != nil {
 		return request{}, err
 	}
@@ -40,11 +47,6 @@ func parse(r *http.Request, body []byte) (request, error) {
 	}
 	if parsed.version, err = take(params, "Version", errs.MissingParameter); err != nil {
 		return request{}, err
-	}
-	for name := range params {
-		if strings.HasPrefix(name, "X-Amz-") {
-			delete(params, name) // of a presigned URL; verified and done with
-		}
 	}
 	return parsed, nil
 }
@@ -56,6 +58,9 @@ func addForm(params url.Values, r *http.Request, body []byte) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if r.Method != http.MethodPost || err != nil || media != "application/x-www-form-urlencoded" {
 		return errs.New(errs.MalformedQueryString, "A body must be POSTed as application/x-www-form-urlencoded.")
+	}
+	if n := bytes.Count(body, []byte("&")) + 1; n > wire.MaxParameters {
+		return errs.New(errs.InvalidParameterValue, "The request has %d parameters; at most %d are allowed. Send several requests.", n, wire.MaxParameters)
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {

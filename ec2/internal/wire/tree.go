@@ -11,7 +11,7 @@ import (
 
 // Bounds on a request, apart from its size in bytes.
 const (
-	MaxParameters = 20_000 // names in one request
+	MaxParameters = 10_000 // names in one request; net/url reads no more of one form
 	MaxListItems  = 1_000  // elements of any one list, unless the model says less
 	maxDepth      = 12     // dots in a name; the deepest name of the model has 6
 )

@@ -55,7 +55,7 @@ func TestTooManyParameters(t *testing.T) {
 	for i := range MaxParameters + 1 {
 		form[strings.Repeat("a", i%100)+string(rune(i+1000))] = []string{"x"}
 	}
-	if e, ok := Decode(form, new(all), decodeAll).(*errs.Error); !ok || !strings.Contains(e.Message, "at most 20000") {
+	if e, ok := Decode(form, new(all), decodeAll).(*errs.Error); !ok || !strings.Contains(e.Message, "at most 10000") {
 		t.Errorf("got %v", e)
 	}
 }

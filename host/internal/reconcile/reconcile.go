@@ -48,7 +48,8 @@ const (
 type Want struct {
 	Known    bool // the section was received; absence from an unknown section means nothing
 	Present  bool // the instance is named
-	Unsure   bool // named by a version that waits, or by another history: neither present nor absent
+	Unsure   bool // named by a version that waits: neither present nor absent
+	Orphan   bool // named by another history alone, as after a restore of the server's store: nobody here knows of it
 	Instance host.Instance
 	Ready    bool  // everything the start needs has arrived: its interfaces, and their network is programmed
 	Invalid  error // the item asks for what no host could run
@@ -113,6 +114,13 @@ func Decide(want Want, have Have, now time.Time) Decision {
 		return present(want, have, now)
 	case !want.Known || want.Unsure:
 		return asIs(have, !want.Unsure)
+	case want.Orphan && have.Directory: // it holds what it holds: it is named as not applied, for good
+		d := asIs(have, true)
+		d.Failed, d.Code, d.Reason = true, host.CodeInternal, "only another history than the server's names this guest, as after a restore of its store"
+		if have.Running {
+			d.State = host.VMQuarantined
+		}
+		return d
 	case !have.Directory:
 		return Decision{Settled: true}
 	case !have.Named:

@@ -95,8 +95,12 @@ func TestDecide(t *testing.T) {
 		{"start, unknown", wanted(nil), Have{Directory: true, Unknown: "damaged"}, None, host.VMQuarantined, host.CodeInternal, true, 0},
 
 		{"no document yet", Want{}, having(nil), None, host.VMRunning, "", true, 0},
-		{"of another history", Want{Known: true, Unsure: true}, having(nil), None, host.VMRunning, "", false, 0},
-		{"of another history, never named", Want{Known: true, Unsure: true}, having(func(h *Have) { h.Named = false }), None, host.VMRunning, "", false, 0},
+		{"a version waits", Want{Known: true, Unsure: true}, having(nil), None, host.VMRunning, "", false, 0},
+		{"a version waits, never named", Want{Known: true, Unsure: true}, having(func(h *Have) { h.Named = false }), None, host.VMRunning, "", false, 0},
+		{"of another history", Want{Known: true, Orphan: true}, having(nil), None, host.VMQuarantined, host.CodeInternal, true, 0},
+		{"of another history, never named", Want{Known: true, Orphan: true}, having(func(h *Have) { h.Named = false }), None, host.VMQuarantined, host.CodeInternal, true, 0},
+		{"of another history, off", Want{Known: true, Orphan: true}, ended(PoweredOff), None, host.VMStopped, host.CodeInternal, true, 0},
+		{"of another history, gone", Want{Known: true, Orphan: true}, Have{}, None, 0, "", true, 0},
 	} {
 		got := Decide(c.want, c.have, now)
 		if got.Step != c.step || got.State != c.state || got.Code != c.code || got.Settled != c.settled || got.Again != c.again {
@@ -110,6 +114,12 @@ func TestDecide(t *testing.T) {
 func TestNothingEndsByGuess(t *testing.T) {
 	bools := []bool{false, true}
 	for _, known := range bools {
+		for _, orphan := range bools {
+			d := Decide(Want{Known: known, Orphan: orphan}, having(func(h *Have) { h.PressedAt, h.LastPress = ago(time.Hour), ago(time.Hour) }), now)
+			if ends := d.Step != None; ends != (known && !orphan) {
+				t.Errorf("known=%v orphan=%v: %v", known, orphan, d.Step)
+			}
+		}
 		for _, unsure := range bools {
 			for _, named := range bools {
 				for _, running := range bools {

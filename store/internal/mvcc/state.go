@@ -61,10 +61,12 @@ type formatRow struct {
 	Changes []formatChange  `cbor:"3,keyasint"`
 }
 
-// formatChange is one step of a directory's life.
+// formatChange is one step of a directory's life: a format it got, or a restore, which names what it was restored from.
 type formatChange struct {
-	Number uint64 `cbor:"1,keyasint"`
-	AtMs   int64  `cbor:"2,keyasint"`
+	Number      uint64        `cbor:"1,keyasint"`
+	AtMs        int64         `cbor:"2,keyasint"`
+	From        []byte        `cbor:"3,keyasint,omitempty"` // a HistoryID
+	FromVersion store.Version `cbor:"4,keyasint,omitempty"`
 }
 
 // floor is the oldest version that can be read.
@@ -234,6 +236,13 @@ func (s *State) Floor() store.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.floor.Version
+}
+
+// Collected returns the floor, and the bytes of rows that were written up to it.
+func (s *State) Collected() (store.Version, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.floor.Version, s.floor.Written
 }
 
 // Metrics returns Pebble's own.

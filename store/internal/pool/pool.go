@@ -7,6 +7,8 @@
 package pool
 
 import (
+	"bytes"
+
 	"github.com/nimbrel/nimbrel/store/tuple"
 )
 
@@ -41,6 +43,17 @@ func PageKey(prefix []byte, level int, page uint64) []byte {
 	return key(prefix, rowPage, uint64(level), page)
 }
 
+// PageNumber reads the number of a page of a level from its key.
+func PageNumber(prefix []byte, level int, key []byte) (uint64, bool) {
+	rest, found := bytes.CutPrefix(key, appendUints(bytes.Clone(prefix), rowPage, uint64(level)))
+	parts, err := tuple.Decode(rest)
+	if !found || err != nil || len(parts) != 1 {
+		return 0, false
+	}
+	number, ok := parts[0].(uint64)
+	return number, ok
+}
+
 // Levels tells how many levels of pages a pool of the given size has, at least one.
 func Levels(size uint64) int {
 	levels := 1
@@ -53,6 +66,10 @@ func Levels(size uint64) int {
 func key(prefix []byte, parts ...uint64) []byte {
 	k := make([]byte, len(prefix), len(prefix)+16)
 	copy(k, prefix)
+	return appendUints(k, parts...)
+}
+
+func appendUints(k []byte, parts ...uint64) []byte {
 	for _, p := range parts {
 		k = tuple.AppendUint(k, p)
 	}
