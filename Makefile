@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo down test build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 deb test-clients e2e-cloudinit clean
+.PHONY: help demo down test search-store build image generate lint cross fuzz bench-demo bench-compute bench-store bench-images bench-host torture bench-ec2 deb test-clients e2e-cloudinit clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ down: ## end the cloud of `make demo` and remove everything it made
 
 test: ## install what the tests need and run all of them, real VMs included
 	@scripts/test.sh
+
+search-store: ## the exhaustive search of the store's core, with one more late copy in each world (about 10 times the states)
+	@scripts/run.sh search-store
 
 test-clients: ## walk boto3, aws CLI, Go and JavaScript SDK, Terraform's sequences and Ansible through an instance's life
 	@scripts/clients.sh $(CLIENTS)

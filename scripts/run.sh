@@ -115,6 +115,8 @@ torture() {
 	bin/torture -image "$disk" -duration "${DURATION:-30m}" ${SEED:+-seed "$SEED"} "$@"
 }
 
+search-store() { find_go; as_builder go test -count=1 -timeout 2h ./store/internal/core -run '^TestSearch$' -search.deep; }
+
 bench-store() { find_go; build_binary bench-store ./test/benchstore; as_builder bin/bench-store "$@"; }
 
 [ $# -ge 1 ] || die "usage: scripts/run.sh TARGET (see make help)"

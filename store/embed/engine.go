@@ -13,6 +13,7 @@ import (
 
 	"github.com/nimbrel/nimbrel/internal/env"
 	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/internal/core"
 	"github.com/nimbrel/nimbrel/store/internal/mvcc"
 	"github.com/nimbrel/nimbrel/store/internal/transactor"
 )
@@ -113,12 +114,8 @@ type Engine struct {
 	leases leases
 
 	// Owned by the transactor goroutine.
-	sessions  transactor.Sessions
-	recent    recent
-	version   store.Version // newest evaluated
-	written   uint64        // bytes up to version
-	nowMs     int64
-	expiredMs int64 // when expired records were last dropped, Unix ms
+	core    *core.Core
+	written uint64 // bytes of rows up to the newest version evaluated
 
 	flights   chan *flight // to the syncer, in order
 	slots     chan struct{}
@@ -152,11 +149,13 @@ func Open(dir string, o Options) (*Engine, error) {
 	e := &Engine{
 		options: o, dir: dir, state: state, queue: newQueue(o.QueueCommits, o.TenantCommits),
 		durable: newDurable(last.Version, last.Written, o.FeedBytes), leases: leases{open: map[*snapshot]struct{}{}},
-		recent: newRecent(last.Version, o.RecentRows), version: last.Version, written: last.Written,
-		nowMs: max(now, last.TimeMs), flights: make(chan *flight, pipelineDepth),
+		written: last.Written, flights: make(chan *flight, pipelineDepth),
 		slots: make(chan struct{}, pipelineDepth), diskFull: make(chan bool, 1), stop: make(chan struct{}),
 	}
-	if err := state.Records(func(r transactor.Record) { e.sessions.Keep(r) }); err != nil {
+	e.core, err = core.New(base{state}, core.Options{
+		History: state.History(), MaxBytes: o.MaxTransactionBytes, RecentRows: o.RecentRows, ExpireEveryMs: expireEvery.Milliseconds(),
+	}, core.Mark{Version: last.Version, TimeMs: max(now, last.TimeMs)})
+	if err != nil {
 		return nil, errors.Join(err, state.Close())
 	}
 	if !o.ReadOnly {

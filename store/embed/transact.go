@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nimbrel/nimbrel/internal/assert"
 	"github.com/nimbrel/nimbrel/store"
+	"github.com/nimbrel/nimbrel/store/internal/core"
 	"github.com/nimbrel/nimbrel/store/internal/mvcc"
 	"github.com/nimbrel/nimbrel/store/internal/transactor"
 )
@@ -16,16 +18,15 @@ const pipelineDepth = 2
 // expireEvery is the least pause between two walks over all records.
 const expireEvery = 10 * time.Second
 
-// flight is a batch of commits on its way to the disk, with their answers.
+// flight is a batch of commits on its way to the disk.
 type flight struct {
-	batch   *mvcc.Batch // nil when nothing was written
 	waiters []*waiter
-	answers []*store.Answer
-	// committed are the transactions of the batch, for feeds; version is the newest state that any answer saw.
-	committed []store.Batch
-	version   store.Version
-	written   uint64 // bytes of rows up to version
-	applied   time.Time
+	batch   *core.Batch
+	disk    *mvcc.Batch // nil when nothing was written
+	written uint64      // bytes of rows up to the batch's version
+	applied time.Time
+	// refusals stand in for the batch while the disk is full: they rest on no state.
+	refusals []*store.Answer
 }
 
 // transact is the transactor: it ends when the queue is closed and empty.
@@ -52,76 +53,112 @@ func (e *Engine) transact() {
 
 // evaluate computes a batch on the latest state and applies it, not yet durable.
 func (e *Engine) evaluate(waiters []*waiter, full bool) *flight {
-	f := &flight{batch: e.state.NewBatch(), waiters: waiters, answers: make([]*store.Answer, 0, len(waiters))}
-	now := e.options.Env.Clock.Now().UnixMilli()
-	if now > e.expiredMs+expireEvery.Milliseconds() {
-		e.must(f.batch.Drop(e.sessions.Expire(now)))
-		e.expiredMs = now
+	if full {
+		return &flight{waiters: waiters, refusals: e.refuseFull(len(waiters))}
 	}
-	e.nowMs = max(e.nowMs, now)
-	for _, w := range waiters {
-		f.answers = append(f.answers, e.evaluateOne(f, w, full))
+	inputs := make([]core.Input, len(waiters))
+	for i, w := range waiters {
+		inputs[i] = core.Input{Commit: w.commit, Digest: w.digest}
 	}
-	f.version, f.written = e.version, e.written
-	if f.batch.Empty() {
-		e.must(f.batch.Discard())
-		f.batch = nil
-		return f
+	e.core.Tick(e.options.Env.Clock.Now().UnixMilli())
+	batch, err := e.core.Append(inputs)
+	e.must(err)
+	f := &flight{waiters: waiters, batch: batch}
+	if !batch.Empty() {
+		f.disk = e.state.NewBatch()
+		e.must(e.write(f.disk, batch))
+		e.must(e.state.Apply(f.disk))
+		f.applied = time.Now()
+		e.core.Shown(batch.Version)
 	}
-	e.must(e.state.Apply(f.batch))
-	f.applied = time.Now()
-	e.recent.applied(e.version)
+	f.written = e.written
 	return f
 }
 
-func (e *Engine) evaluateOne(f *flight, w *waiter, full bool) *store.Answer {
-	if full {
-		return store.Refuse(store.ReasonDiskFull, "less than %d bytes are free in %s: free some", e.options.ReserveBytes, e.dir)
+func (e *Engine) refuseFull(n int) []*store.Answer {
+	out := make([]*store.Answer, n)
+	for i := range out {
+		out[i] = store.Refuse(store.ReasonDiskFull, "less than %d bytes are free in %s: free some", e.options.ReserveBytes, e.dir)
 	}
-	effect, err := transactor.Evaluate(latest{e}, &e.sessions, transactor.Input{
-		Commit: w.commit, History: e.state.History(), Digest: w.digest, NowMs: e.nowMs, Next: e.version + 1, MaxBytes: e.options.MaxTransactionBytes,
-	})
-	e.must(err)
-	if effect.Record == nil {
-		return effect.Answer
-	}
-	if effect.Answer.Outcome == store.OutcomeCommitted {
-		e.version++
-		e.written, err = f.batch.Write(e.version, e.nowMs, e.written, effect.Writes)
-		e.must(err)
-		e.recent.add(e.version, effect.Writes)
-		f.committed = append(f.committed, e.transaction(effect.Writes))
-	}
-	e.must(f.batch.Record(effect.Record))
-	e.must(f.batch.Drop(e.sessions.Keep(*effect.Record)))
-	return effect.Answer
+	return out
 }
 
-// transaction is what feeds show of the version just evaluated.
-func (e *Engine) transaction(writes []transactor.Write) store.Batch {
-	b := store.Batch{History: e.state.History(), Version: e.version, Changes: make([]store.Change, len(writes))}
-	for i, w := range writes {
-		b.Changes[i] = store.Change{Key: w.Key, Value: w.Value, Deleted: w.Deleted, Version: e.version}
+// write puts what a batch changes into what goes to the disk.
+func (e *Engine) write(disk *mvcc.Batch, b *core.Batch) (err error) {
+	if err := disk.Drop(b.Expired); err != nil {
+		return err
 	}
-	return b
+	for _, s := range b.Steps {
+		if s.Version != 0 {
+			if e.written, err = disk.Write(s.Version, b.TimeMs, e.written, s.Writes); err != nil {
+				return err
+			}
+		}
+		if err := disk.Record(s.Record); err != nil {
+			return err
+		}
+		if err := disk.Drop(s.Drops); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// committed are a batch's transactions as feeds show them.
+func (e *Engine) committed(b *core.Batch) []store.Batch {
+	out := make([]store.Batch, 0, len(b.Steps))
+	for _, s := range b.Steps {
+		if s.Version == 0 {
+			continue
+		}
+		t := store.Batch{History: e.state.History(), Version: s.Version, Changes: make([]store.Change, len(s.Writes))}
+		for i, w := range s.Writes {
+			t.Changes[i] = store.Change{Key: w.Key, Value: w.Value, Deleted: w.Deleted, Version: s.Version}
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 // sync waits for batches to be durable, in order, and only then lets anyone see what they hold.
 func (e *Engine) sync() {
+	outbox := core.NewOutbox(core.Mark{Version: e.state.Last().Version})
 	for f := range e.flights {
+		answers := f.refusals
+		wakeFollowers := func() {}
 		if f.batch != nil {
-			e.must(f.batch.Wait())
-			e.stats.synced(len(f.waiters), time.Since(f.applied))
-			e.stats.wrote(f.committed)
+			committed := e.committed(f.batch) // while the disk syncs
+			released := outbox.Add(f.batch)
+			if f.disk != nil {
+				e.must(f.disk.Wait())
+				e.stats.synced(len(f.waiters), time.Since(f.applied))
+				e.stats.wrote(committed)
+				released = outbox.Durable(f.batch.At)
+			}
+			assert.That(len(released) == 1 && released[0].Batch == f.batch, "%d batches are released", len(released))
+			answers = released[0].Answers
+			wakeFollowers = e.durable.advance(outbox.Version(), f.written, committed)
 		}
-		wakeFollowers := e.durable.advance(f.version, f.written, f.committed)
 		for i, w := range f.waiters {
-			e.stats.answered(f.answers[i])
-			w.finish(f.answers[i], nil)
+			e.stats.answered(answers[i])
+			w.finish(answers[i], nil)
 		}
 		wakeFollowers()
 		<-e.slots
 	}
+}
+
+// base is the state as Pebble shows it.
+type base struct{ *mvcc.State }
+
+var _ core.Base = base{}
+
+const newest = ^store.Version(0)
+
+func (b base) Get(key []byte) (transactor.Row, error) { return b.State.Get(key, newest) }
+
+func (b base) Keys(begin, end []byte, limit int) ([][]byte, error) {
+	return b.State.Keys(begin, end, limit, newest)
 }
 
 // must ends the process when the disk failed: the state in memory and on disk may differ from here on.

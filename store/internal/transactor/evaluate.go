@@ -74,9 +74,10 @@ func Evaluate(v View, s *Sessions, in Input) (Effect, error) {
 		return Effect{Answer: refusal}, nil
 	}
 	effect, err := newRun(v, in).evaluate()
-	if err != nil || effect.Answer.Outcome == store.OutcomeRefused {
+	if err != nil {
 		return effect, err
 	}
+	// A refusal that rests on the state is remembered too: a late copy could pass on a later state.
 	return s.remember(in, effect), nil
 }
 

@@ -91,10 +91,15 @@ func (k *session) frees(below uint64) bool {
 	return false
 }
 
-// remember adds the record of a definite answer to an effect.
+// remember adds the record of a definite answer to an effect. It stays as long as copies of the commits that it
+// acknowledges are not expired: after a restart it is what refuses them.
 func (s *Sessions) remember(in Input, e Effect) Effect {
 	c := in.Commit
-	e.Record = &Record{ID: c.ID, Digest: in.Digest, AckedBelow: c.AckedBelow, NotAfterMs: c.NotAfterMs, Answer: e.Answer}
+	notAfterMs := c.NotAfterMs
+	if known := s.sessions[c.ID.Session]; known != nil {
+		notAfterMs = max(notAfterMs, known.lastMs)
+	}
+	e.Record = &Record{ID: c.ID, Digest: in.Digest, AckedBelow: c.AckedBelow, NotAfterMs: notAfterMs, Answer: e.Answer}
 	return e
 }
 
@@ -174,4 +179,15 @@ func (s *Sessions) Len() int {
 		n += len(known.records)
 	}
 	return n
+}
+
+// Clone returns an independent copy, for a search that branches.
+func (s *Sessions) Clone() Sessions {
+	out := Sessions{sessions: make(map[store.SessionID]*session, len(s.sessions))}
+	for id, known := range s.sessions {
+		k := *known
+		k.records = maps.Clone(known.records)
+		out.sessions[id] = &k
+	}
+	return out
 }

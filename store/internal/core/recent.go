@@ -1,4 +1,4 @@
-package embed
+package core
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 	"github.com/nimbrel/nimbrel/store/internal/transactor"
 )
 
-// recent holds the rows of the newest versions: the conflict window, and the latest state of hot rows without a read
-// of Pebble. It knows every write after its floor. Owned by the transactor.
+// recent holds the rows of the newest versions: the conflict window, the overlay of what the base does not show yet, and
+// the latest state of hot rows without a read of the base. It knows every write after its floor.
 type recent struct {
 	limit   int
 	floor   store.Version
-	pebble  store.Version // newest version that Pebble shows
+	shown   store.Version // newest version that the base shows
 	rows    map[string]recentRow
 	commits []recentCommit // versions floor+1 and on, consecutive
 	entries int            // keys in commits
@@ -32,7 +32,7 @@ type recentCommit struct {
 }
 
 func newRecent(floor store.Version, limit int) recent {
-	return recent{limit: limit, floor: floor, pebble: floor, rows: map[string]recentRow{}}
+	return recent{limit: limit, floor: floor, shown: floor, rows: map[string]recentRow{}}
 }
 
 // add takes over the writes of a version, which are in key order.
@@ -46,12 +46,12 @@ func (r *recent) add(v store.Version, writes []transactor.Write) {
 	r.entries += len(writes)
 }
 
-// applied says that Pebble shows everything up to a version, and forgets the oldest beyond the limit. Commits count as
-// entries too, so that empty ones are forgotten as well.
-func (r *recent) applied(v store.Version) {
-	r.pebble = v
+// shows says that the base shows everything up to a version, and forgets the oldest of that beyond the limit. Commits
+// count as entries too, so that empty ones are forgotten as well.
+func (r *recent) shows(v store.Version) {
+	r.shown = v
 	drop := 0
-	for ; drop < len(r.commits) && r.entries+len(r.commits)-drop > r.limit; drop++ {
+	for ; drop < len(r.commits) && r.commits[drop].version <= v && r.entries+len(r.commits)-drop > r.limit; drop++ {
 		c := r.commits[drop]
 		for _, key := range c.keys {
 			if r.rows[key].version == c.version {
@@ -81,29 +81,27 @@ func (c recentCommit) within(begin, end []byte) []string {
 	return c.keys[from:max(from, to)]
 }
 
-// latest is the transactor's view: Pebble's newest state under the recent rows.
-type latest struct{ *Engine }
+// latest is the newest state: the base under the recent rows.
+type latest struct{ *Core }
 
 var _ transactor.View = latest{}
-
-const newest = ^store.Version(0)
 
 func (l latest) Get(key []byte) (transactor.Row, error) {
 	if row, ok := l.recent.rows[string(key)]; ok {
 		return transactor.Row{Value: row.value, Version: row.version, Found: !row.deleted}, nil
 	}
-	return l.state.Get(key, newest)
+	return l.base.Get(key)
 }
 
 func (l latest) Keys(begin, end []byte, limit int) ([][]byte, error) {
-	// Rows deleted in this batch still show in Pebble: ask for as many more.
+	// Rows that were deleted since still show in the base: ask for as many more.
 	changed := map[string]bool{}
-	for _, c := range l.recent.since(l.recent.pebble) {
+	for _, c := range l.recent.since(l.recent.shown) {
 		for _, key := range c.within(begin, end) {
 			changed[key] = true
 		}
 	}
-	keys, err := l.state.Keys(begin, end, limit+len(changed), newest)
+	keys, err := l.base.Keys(begin, end, limit+len(changed))
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +115,7 @@ func (l latest) Keys(begin, end []byte, limit int) ([][]byte, error) {
 	return keys[:min(limit, len(keys))], nil
 }
 
-// scanCommits bounds the commits that a range is compared with one by one; for older reads Pebble is asked.
+// scanCommits bounds the commits that a range is compared with one by one; for older reads the base is asked.
 const scanCommits = 2048
 
 func (l latest) Changed(begin, end []byte, after store.Version) ([]byte, store.Version, error) {
@@ -131,13 +129,13 @@ func (l latest) Changed(begin, end []byte, after store.Version) ([]byte, store.V
 		if after >= l.recent.floor {
 			return nil, 0, nil
 		}
-		return l.state.Changed(begin, nil, after)
+		return l.base.Changed(begin, nil, after)
 	}
-	// What Pebble does not show yet is compared here in any case.
+	// What the base does not show yet is compared here in any case.
 	from := after
 	older := after < l.recent.floor || len(l.recent.since(after)) > scanCommits
 	if older {
-		from = max(after, l.recent.pebble)
+		from = max(after, l.recent.shown)
 	}
 	for _, c := range l.recent.since(from) {
 		if keys := c.within(begin, end); len(keys) > 0 {
@@ -145,9 +143,9 @@ func (l latest) Changed(begin, end []byte, after store.Version) ([]byte, store.V
 		}
 	}
 	if older {
-		return l.state.Changed(begin, end, after)
+		return l.base.Changed(begin, end, after)
 	}
 	return nil, 0, nil
 }
 
-func (l latest) Floor() store.Version { return l.state.Floor() }
+func (l latest) Floor() store.Version { return l.base.Floor() }
