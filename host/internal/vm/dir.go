@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,12 @@ func Lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A process between fork and exec holds a copy of every lock of its parent's: one that this program has let go of
+	// looks taken while it starts something else. Under ForkLock there is no such process.
+	syscall.ForkLock.RLock()
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrLocked
