@@ -58,6 +58,7 @@ func TestLaunchAndTerminate(t *testing.T) {
 // TestAckIsPerItem holds that an address is not acknowledged as free while its guest lives, and that a guest that will
 // not go down holds up nobody else: neither a neighbour's end nor one's start.
 func TestAckIsPerItem(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fake.Options{})
 	slow, quick := r.launch(1), r.launch(2)
 	r.until("applied", func() bool { return r.free(1, 2, 2) && r.free(2, 2, 2) })
@@ -223,6 +224,7 @@ func TestNothingEndsBeforeTheDocument(t *testing.T) {
 }
 
 func TestFailuresAreReported(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fake.Options{FailStart: func(s vm.Spec) error {
 		if strings.HasSuffix(string(s.ID), "1") {
 			return errors.New("no room")

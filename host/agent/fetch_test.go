@@ -332,6 +332,7 @@ func (l *library) serve(_ context.Context, target string, stream net.Conn, heade
 // TestFetchOverTheLink launches guests on a host that has no image, from a server on a store, over mutual TLS: one whose
 // transfer is cut half way, one whose image exists nowhere, and one whose image is not what its digest says.
 func TestFetchOverTheLink(t *testing.T) {
+	t.Parallel()
 	content, liar := noise(8<<20), strings.Repeat("cd", 32)
 	images := &library{images: map[string][]byte{digestOf(content): content, liar: noise(1 << 20)}, offsets: map[string][]uint64{}}
 	seen := &statuses{last: map[string]host.InstanceStatus{}}

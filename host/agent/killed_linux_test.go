@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,15 +29,19 @@ var stages = []string{"named", "ports", "specified", "spawned", "recorded", "con
 // images.
 const dieAt = "NIMBREL_TEST_DIE_AT"
 
-// tapNetwork gives real taps where they can be made; they end with their last holder.
-type tapNetwork struct{ *quietNetwork }
+// tapNetwork gives real taps where they can be made; they end with their last holder. A guest's tap has the same name
+// whichever agent of its state directory opens it, so one that is still held is refused.
+type tapNetwork struct {
+	*quietNetwork
+	state string
+}
 
 func (n tapNetwork) OpenTap(ctx context.Context, in host.Interface, vnet bool) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	request, err := unix.NewIfreq(fmt.Sprintf("nbk%d", in.MAC[5]))
+	request, err := unix.NewIfreq(fmt.Sprintf("nb%08x-%d", fingerprint(n.state), in.MAC[5]))
 	if err == nil {
 		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
@@ -50,14 +55,15 @@ func (n tapNetwork) OpenTap(ctx context.Context, in host.Interface, vnet bool) (
 
 const testUserCount = 64
 
-// testUsers is the first of the users of this process's machines: no other's, so that tests that run beside these on the
-// machine do not take them for theirs. A child that is to die has its parent's.
-func testUsers() int {
-	pid := os.Getpid()
-	if os.Getenv(dieAt) != "" {
-		pid = os.Getppid()
-	}
-	return 0x20000000 + pid*testUserCount
+// testUsers is the first of the users of the machines of one state directory: no other's, so that tests that run beside
+// this one do not take them for theirs.
+func testUsers(state string) int { return 0x20000000 + int(fingerprint(state)%(1<<22))*testUserCount }
+
+// fingerprint tells state directories apart where a name has no room for the whole path.
+func fingerprint(state string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(state))
+	return h.Sum32()
 }
 
 // realRig is an agent with real machines. reached is Options.reached.
@@ -66,8 +72,8 @@ func realRig(t *testing.T, state, images string, reached func(string)) *rig {
 	r := &rig{desk: newDesk(t), state: state}
 	o := Options{ID: hostID, StateDir: state, ImageSource: images, reached: reached}
 	if os.Geteuid() == 0 {
-		o.UIDBase, o.UIDCount = testUsers(), testUserCount
-		o.Network = tapNetwork{&quietNetwork{heard: time.Now().Add(time.Hour)}}
+		o.UIDBase, o.UIDCount = testUsers(state), testUserCount
+		o.Network = tapNetwork{&quietNetwork{heard: time.Now().Add(time.Hour)}, state}
 	}
 	a, err := newAgent(o.withDefaults())
 	if err != nil {
@@ -125,9 +131,12 @@ func TestKilledWhileStarting(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
 	}
+	t.Parallel()
 	images, digest, size := bootImage(t)
 	state := t.TempDir()
+	recallVerdict(t, state)
 	for n, stage := range stages {
+		n += 200 // guests of no other test's: it looks for their machines among all that run
 		t.Run(stage, func(t *testing.T) {
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStartAndDie$")
 			child.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%s,%s,%d", dieAt, stage, state, images, digest, n))

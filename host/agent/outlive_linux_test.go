@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/host/hosttest/standin"
 	"github.com/nimbrel/nimbrel/host/internal/vm"
+	"github.com/nimbrel/nimbrel/host/internal/vm/qemu"
 	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
@@ -57,24 +59,46 @@ func (r *rig) again(images string) *rig {
 	return next
 }
 
-// verdictFile keeps what the accelerator's self-test found. The next test's agent is given it: the machine is the same.
+// verdict is what the accelerator's self-test finds on this machine. It is run once for all tests.
+var verdict = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "verdict-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	d, err := qemu.New(qemu.Options{StateDir: dir})
+	if err == nil {
+		_, err = d.Probe(context.Background())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, verdictFile))
+})
+
+// verdictFile is where an agent looks for the verdict in its state directory.
 const verdictFile = "accelerator.json"
 
-var verdict []byte
+// recallVerdict spares an agent the self-test.
+func recallVerdict(t *testing.T, state string) {
+	t.Helper()
+	found, err := verdict()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(state, verdictFile), found, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // outliving is a realRig whose agent and machines end with the test.
 func outliving(t *testing.T, state, images string) *rig {
 	t.Helper()
-	if verdict != nil {
-		if err := os.WriteFile(filepath.Join(state, verdictFile), verdict, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { verdict, _ = os.ReadFile(filepath.Join(state, verdictFile)) }) // nil when there is none
+	recallVerdict(t, state)
 	t.Cleanup(func() {
 		o := Options{ID: hostID, StateDir: state}
 		if os.Geteuid() == 0 {
-			o.UIDBase, o.UIDCount = testUsers(), testUserCount
+			o.UIDBase, o.UIDCount = testUsers(state), testUserCount
 		}
 		if err := Purge(context.Background(), o); err != nil {
 			t.Error(err)
@@ -88,6 +112,7 @@ func outliving(t *testing.T, state, images string) *rig {
 // TestHostBootsAnew: after a reboot there are directories and no processes. Guests are told as ended with their host, not
 // as crashed, and are started again with the disks and records that they had.
 func TestHostBootsAnew(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, digest, size := bootImage(t)
 	r := outliving(t, t.TempDir(), images)
@@ -127,6 +152,7 @@ func TestHostBootsAnew(t *testing.T) {
 // TestHang: a machine whose process does not answer stays running and becomes impaired, holds up no other guest's adoption
 // by the next agent, is well again when it answers, and is ended by force when it does not.
 func TestHang(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, digest, size := bootImage(t)
 	r := outliving(t, t.TempDir(), images)
@@ -178,6 +204,7 @@ func TestHang(t *testing.T) {
 // TestPausedMachines: a machine that QEMU has stopped by itself is no crash and no stop: it runs, impaired, and the reason
 // says what QEMU says.
 func TestPausedMachines(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, _, _ := bootImage(t)
 	state := t.TempDir()
@@ -225,6 +252,7 @@ var damages = map[string]func(path string) error{
 // agent ends no machine for it, calls none failed or stopped, and takes the guest back once the file is put right.
 // Terminated meanwhile, the guest is quarantined or properly gone, never forgotten.
 func TestDamagedDirectory(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, _, _ := bootImage(t)
 	type victim struct {
@@ -326,6 +354,7 @@ func TestDamagedDirectory(t *testing.T) {
 // TestTerminatedWhileDamaged: a guest whose records cannot be read is not ended by a document either; what it holds stays
 // taken.
 func TestTerminatedWhileDamaged(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, _, _ := bootImage(t)
 	state := t.TempDir()
@@ -371,13 +400,14 @@ func TestTerminatedWhileDamaged(t *testing.T) {
 // TestMachineWithoutDirectory: a machine that nothing on disk tells of is found, shown and left alone, and no second one is
 // started beside it.
 func TestMachineWithoutDirectory(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: a host's machines are told by their users")
 	}
 	images, digest, size := bootImage(t)
 	r := outliving(t, t.TempDir(), images)
-	i := r.want(1, digest, size)
+	i := r.want(220, digest, size) // no other test's: its machines are looked for among all that run
 	r.untilState(i.ID, host.VMRunning)
 	r.stop()
 	pid, away := pidOf(t, r.dir(i.ID)), filepath.Join(t.TempDir(), "away")
@@ -402,7 +432,7 @@ func TestMachineWithoutDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.give(func() {})
-	r.until("gone", func() bool { return r.free(1, 2, 0) })
+	r.until("gone", func() bool { return r.free(220, 2, 0) })
 	if lives(pid) {
 		t.Error("the machine lives")
 	}
@@ -410,6 +440,7 @@ func TestMachineWithoutDirectory(t *testing.T) {
 
 // TestMissingDisk: a guest whose disk is gone is not given an empty one in its place.
 func TestMissingDisk(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, digest, size := bootImage(t)
 	r := outliving(t, t.TempDir(), images)
@@ -440,6 +471,7 @@ func TestMissingDisk(t *testing.T) {
 
 // TestDowngrade: records that a newer agent has added to are read by this one, and its guests go on.
 func TestDowngrade(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	images, digest, size := bootImage(t)
 	r := outliving(t, t.TempDir(), images)
@@ -480,6 +512,7 @@ func TestDowngrade(t *testing.T) {
 // TestDiskFull: on a full disk a new guest is refused for a reason that can be read, running ones and their records are
 // untouched by this agent and by the next, and with room again it goes on by itself.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: a small file system is mounted")

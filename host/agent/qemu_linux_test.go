@@ -17,6 +17,7 @@ import (
 // TestRealMachine takes a disk image through the whole agent: fetched, verified, overlaid, booted by its firmware, seen on
 // its console, kept through an agent's restart, terminated. The image is one boot sector that prints a line and halts.
 func TestRealMachine(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
 	}
@@ -104,6 +105,7 @@ func (r *rig) follow(t *testing.T, i host.Instance) string {
 
 // TestPurge ends the guests of a host whose agent is gone.
 func TestPurge(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
 	}

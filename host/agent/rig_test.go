@@ -85,7 +85,7 @@ func (d *desk) ReadyActual(string) { d.change(func() { d.ready = true }) }
 // until waits for what the agent says.
 func (d *desk) until(what string, holds func() bool) {
 	d.t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		d.mu.Lock()
 		ok, changed := holds(), d.changed

@@ -15,6 +15,7 @@ import (
 // TestRunWithoutServer holds the agent's whole life with nothing above it: it takes its directory, refuses a second agent
 // there, and leaves when it is told to.
 func TestRunWithoutServer(t *testing.T) {
+	t.Parallel()
 	o := Options{ID: hostID, StateDir: filepath.Join(t.TempDir(), "state"), Driver: DriverFake}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -48,6 +49,7 @@ func TestRunWithoutServer(t *testing.T) {
 
 // TestPredecessorLetsGo: an agent that starts while the one before it is not quite dead takes over from it.
 func TestPredecessorLetsGo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	held, err := vm.Lock(dir)
 	if err != nil {

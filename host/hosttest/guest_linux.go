@@ -80,7 +80,11 @@ func findKernel(cache string) (string, error) {
 	}
 	_, name, _ := strings.Cut(meta, "Depends: ")
 	name, _, _ = strings.Cut(name, "\n")
-	if _, err := runIn(work, "apt-get", "-o", "APT::Sandbox::User=root", "download", strings.TrimSpace(name)); err != nil {
+	download := []string{"-o", "APT::Sandbox::User=root"}
+	if os.Geteuid() != 0 { // an ordinary user's tests skip without a kernel: offline that must not wait for more tries
+		download = append(download, "-o", "Acquire::Retries=0")
+	}
+	if _, err := runIn(work, "apt-get", append(download, "download", strings.TrimSpace(name))...); err != nil {
 		return "", err
 	}
 	return unpackKernel(cache, work)

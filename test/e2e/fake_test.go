@@ -32,6 +32,7 @@ var withoutJSON = map[string]string{
 
 // TestFakeHelp walks every command: help, a manual page, completion, and --json or a reason.
 func TestFakeHelp(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, place{})
 	pages := c.root + "/man"
 	c.must("man", pages)
@@ -101,6 +102,7 @@ func subcommands(help string) (names []string, group bool) {
 
 // TestFakeRefusals gives commands what they must refuse. The error says what to do instead.
 func TestFakeRefusals(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, claimPlace(t))
 	for args, want := range map[string]string{
 		"--fake --hosts 0": "1 to 256", "--fake --hosts 1000": "1 to 256", "--fake --hosts -1": "1 to 256", "--fake --zones 17": "1 to 16 zones",
@@ -197,6 +199,7 @@ func TestFakeFence(t *testing.T) {
 
 // TestFakeManyHosts brings up more hosts than zones and spreads instances over them.
 func TestFakeManyHosts(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, claimPlace(t))
 	disk := c.disk()
 	c.up("--fake", "--hosts", "6", "--zones", "3", "--image", disk)

@@ -15,6 +15,7 @@ type hostRow struct{ HostId, Name, State string }
 // TestHostIdentity: a host is its identity and not its name, and there is one of it. A second agent on its directory or
 // with a copy of its identity is refused with what to do, and the first goes on; under another name the host is the same.
 func TestHostIdentity(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, claimPlace(t))
 	c.up("--fake", "--hosts", "1")
 	before := into[[]hostRow](c, "hosts")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,6 +22,9 @@ func run(m *testing.M) int {
 	if isInit() {
 		return initMain()
 	}
+	if err := flag.Set("test.parallel", "4"); err != nil { // most of a test is waiting; -parallel still decides when given
+		panic(err)
+	}
 	if binaries = os.Getenv(binariesVariable); binaries != "" {
 		return m.Run()
 	}
@@ -30,16 +34,17 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(binaries)
-	if err := build("nimbrel", "./cmd/nimbrel"); err != nil {
+	if err := build("nimbrel", "./cmd/nimbrel", "test"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-// build compiles a command of this module into binaries, as a release is built: without cgo.
-func build(name, pkg string, flags ...string) error {
-	cmd := exec.Command("go", append(append([]string{"build", "-buildvcs=false", "-o", filepath.Join(binaries, name)}, flags...), pkg)...)
+// build compiles a command of this module into binaries with the flags of a release (build_binary of scripts/lib.sh): then
+// what a release, or another copy of the sources, has left in the build cache is used, and only the linking is left to do.
+func build(name, pkg, version string) error {
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w -X main.version="+version, "-o", filepath.Join(binaries, name), pkg)
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

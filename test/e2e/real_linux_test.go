@@ -34,7 +34,7 @@ func TestRealCloud(t *testing.T) {
 	}
 	imagetest.NeedQEMU(t)
 	disk := imagetest.Image(t).Disk
-	if err := build("demo", "./test/demo"); err != nil {
+	if err := build("demo", "./test/demo", "test"); err != nil {
 		t.Fatal(err)
 	}
 	runInside(t, diskVariable+"="+disk)

@@ -25,6 +25,7 @@ import (
 //	sole PATTERN FILE        FILE's only group of PATTERN becomes the variable SOLE
 //	empty                    no process or file of the cloud is left
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true, Setup: setUpScript(t),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -20,7 +20,8 @@ import (
 // and again, while clients launch and terminate. Clients send again what was not answered, as AWS's do: then every call
 // succeeds, one launch comes of each token, and what was acknowledged is there.
 func TestFakeUpgradeUnderLoad(t *testing.T) {
-	if err := build("nimbrel-next", "./cmd/nimbrel", "-ldflags", "-X main.version=next"); err != nil {
+	t.Parallel()
+	if err := build("nimbrel-next", "./cmd/nimbrel", "next"); err != nil {
 		t.Fatal(err)
 	}
 	c := newCloud(t, claimPlace(t))

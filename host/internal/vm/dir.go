@@ -50,13 +50,27 @@ func HumanSocketPath(dir string) string { return filepath.Join(dir, humanSocket)
 // ControlPath is the socket of the second serial port of a guest started with Spec.Control.
 func ControlPath(dir string) string { return filepath.Join(dir, controlSock) }
 
-// Lock takes the directory for one handle. The kernel drops it when the process dies. Errors: ErrLocked.
+// A directory that is still locked after lockPatience has another manager.
+const (
+	lockPatience = time.Second
+	lockPoll     = 2 * time.Millisecond
+)
+
+// Lock takes the directory for one handle. The kernel drops it when the process dies. Errors: ErrLocked, after a second.
 func Lock(dir string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A process between fork and exec holds a copy of every lock of its parent's: one that this program has just let go of
+	// looks taken while it starts something else, and no event tells the end of that.
+	for limit := time.Now().Add(lockPatience); ; time.Sleep(lockPoll) {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(limit) {
+			break
+		}
+	}
+	if err != nil {
 		file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrLocked
