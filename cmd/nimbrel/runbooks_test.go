@@ -18,20 +18,25 @@ var (
 	inline = regexp.MustCompile("`(?:sudo )?(nimbrel [^`]*)`")
 )
 
-// TestRunbookCommandsExist reads every command of nimbrel in the runbooks: the command, its flags and the number of its
+// TestRunbookCommandsExist reads every command of nimbrel in the runbooks, the README and the check-lists: the command, its flags and the number of its
 // arguments must be those of the program.
 func TestRunbookCommandsExist(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/runbooks/*.md")
 	if err != nil || len(pages) < 11 {
 		t.Fatalf("%d runbooks, %v", len(pages), err)
 	}
-	for _, page := range pages {
+	others, err := filepath.Glob("../../docs/checklists/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runbooks := len(pages)
+	for i, page := range append(append(pages, "../../README.md", "../../docs/EC2.md"), others...) {
 		raw, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
 		commands, mentions := commandsOf(string(raw))
-		if len(commands)+len(mentions) == 0 {
+		if len(commands)+len(mentions) == 0 && i <= runbooks {
 			t.Errorf("%s names no command of nimbrel", page)
 		}
 		for _, line := range commands {
@@ -91,10 +96,13 @@ func TestUnderstoodBites(t *testing.T) {
 func commandsOf(text string) (found, mentions []string) {
 	for _, m := range fence.FindAllStringSubmatch(text, -1) {
 		for line := range strings.Lines(m[1]) {
-			line = strings.TrimPrefix(strings.TrimSpace(line), "sudo ")
-			if strings.HasPrefix(line, "nimbrel ") {
-				line, _, _ = strings.Cut(line, " | ")
-				found = append(found, line)
+			line, _, _ = strings.Cut(line, " #")
+			for line := range strings.SplitSeq(line, ";") {
+				line = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "sudo "), "bin/")
+				if strings.HasPrefix(line, "nimbrel ") {
+					line, _, _ = strings.Cut(line, " | ")
+					found = append(found, line)
+				}
 			}
 		}
 	}

@@ -51,11 +51,12 @@ func findCgroups() (*cgroups, error) {
 
 // enable hands the controllers down to our subtree.
 func (c *cgroups) enable() error {
-	parent := filepath.Join(cgroupMount, cgroupParent)
+	mount := c.mounts[0]
+	parent := filepath.Join(mount, cgroupParent)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("find control groups: %w", err)
 	}
-	for _, dir := range []string{cgroupMount, parent} {
+	for _, dir := range []string{mount, parent} {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +cpu"), 0); err != nil {
 			return fmt.Errorf("enable control groups: %w", err)
 		}
@@ -85,9 +86,14 @@ func (c *cgroups) confine(spec vm.Spec, pid int) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("limit guest %s: %w", spec.ID, err)
 		}
+		if c.unified { // the parent went with its last guest, and its controllers with it; now that it has a child it stays
+			if err := c.enable(); err != nil {
+				return fmt.Errorf("limit guest %s: %w", spec.ID, err)
+			}
+		}
 		for _, s := range c.limits(spec.VCPUs, spec.MemoryMiB) {
 			err := os.WriteFile(filepath.Join(dir, s.file), []byte(s.value), 0)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			if err != nil && (c.unified || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)) {
 				errs = append(errs, err) // in version 1 a file is absent in the other controller's tree, and cannot be made
 			}
 		}
