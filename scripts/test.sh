@@ -40,5 +40,6 @@ go -C tools mod download || say "the generators' input is not downloaded: freshn
 part vet vet
 part build build_nimbrel
 part packages go test -count=1 -timeout 15m -p 2 ./...
+part search go test -count=1 -v -timeout 15m ./store/internal/core -run '^TestSearch$' -search.whole
 part mutants go run ./test/mutants
 printf 'all parts passed in %d s\n' $((SECONDS - started))

@@ -14,7 +14,7 @@ const (
 // pure breaks the store's pure core; the exhaustive search has to see each.
 var pure = suite{
 	pkg:   "./store/internal/core",
-	args:  []string{"-test.run=^TestSearch$", "-test.short", "-search.mutant"},
+	args:  []string{"-test.run=^TestSearch$", "-search.mutant"},
 	limit: 10 * time.Second,
 	mutants: []mutant{
 		{"early success", early("a.Outcome == store.OutcomeCommitted && stepped[a]")},

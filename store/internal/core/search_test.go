@@ -10,7 +10,8 @@ import (
 
 var (
 	searchOnly   = flag.String("search.only", "", "run the scenarios whose names begin so")
-	searchDeep   = flag.Bool("search.deep", false, "run the scenarios with one more late copy, about ten times the states")
+	searchWhole  = flag.Bool("search.whole", false, "run the large scenarios too, as make test does: a million states, more than a minute")
+	searchDeep   = flag.Bool("search.deep", false, "run all scenarios with one more late copy, about ten times the states")
 	searchMutant = flag.Bool("search.mutant", false, "stop at the first scenario that fails; required counts do not matter")
 )
 
@@ -135,7 +136,8 @@ func sprint(what string, i int) string { return what + " " + string(rune('0'+i))
 const wantStates = 1_000_000
 
 // TestSearch walks every order of steps of small worlds on the real core: requests of two or three clients, speculation,
-// late copies, lost suffixes, crash and restart with late batches of the term before, cancels and expiry.
+// late copies, lost suffixes, crash and restart with late batches of the term before, cancels and expiry. Without a flag it
+// walks the small ones.
 func TestSearch(t *testing.T) {
 	total, started := 0, time.Now()
 	for i := range scenarios {
@@ -146,7 +148,7 @@ func TestSearch(t *testing.T) {
 		if *searchDeep {
 			s.copies++
 		}
-		if testing.Short() && s.atLeast > 100_000 {
+		if s.atLeast > 100_000 && !*searchWhole && !*searchDeep {
 			continue
 		}
 		at := time.Now()
@@ -161,7 +163,7 @@ func TestSearch(t *testing.T) {
 		total += len(run.seen)
 	}
 	fmt.Printf("figure store.search_states %d states, %.0f s\n", total, time.Since(started).Seconds())
-	if total < wantStates && *searchOnly == "" && !testing.Short() && !*searchMutant {
+	if total < wantStates && (*searchWhole || *searchDeep) && *searchOnly == "" {
 		t.Errorf("%d states in all, want %d", total, wantStates)
 	}
 }
