@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -198,8 +199,12 @@ func (f *agentFlags) options(id ids.Host) (agent.Options, error) {
 // dot, and the secret.
 func (f *agentFlags) identity(ctx context.Context, id ids.Host) (*enroll.Identity, error) {
 	dir := filepath.Join(f.stateDir, "identity")
-	if identity, err := enroll.LoadIdentity(dir); err == nil {
+	identity, err := enroll.LoadIdentity(dir)
+	if err == nil {
 		return identity, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the identity of this host cannot be read: repair %s, or remove it and join anew with a --join token from `nimbrel token --host HOST`: %w", dir, err)
 	}
 	if f.join == "" || f.server == "" {
 		return nil, fmt.Errorf("this host has not joined: give it --server and a --join token from `nimbrel token`")

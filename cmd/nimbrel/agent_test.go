@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,5 +23,33 @@ func TestHostIDIsKept(t *testing.T) {
 		if o, err := f.options(id); err != nil || o.ID != first || o.Name != name {
 			t.Errorf("options %s, %s, %v", o.ID, o.Name, err)
 		}
+	}
+}
+
+// TestIdentityThatCannotBeRead: a host that has joined and whose identity is damaged is not told to join as if it had not.
+func TestIdentityThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	f := agentFlags{stateDir: dir}
+	read := func() string {
+		t.Helper()
+		_, err := f.identity(t.Context(), "h-1")
+		if err == nil {
+			t.Fatal("an identity is read, there is none")
+		}
+		return err.Error()
+	}
+	if got := read(); !strings.Contains(got, "has not joined") {
+		t.Errorf("without an identity: %s", got)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "identity"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ca.pem", "target.key", "target.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, "identity", name), []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(); strings.Contains(got, "has not joined") || !strings.Contains(got, "nimbrel token --host") {
+		t.Errorf("with a damaged identity: %s", got)
 	}
 }
