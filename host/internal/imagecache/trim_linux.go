@@ -65,6 +65,9 @@ func (c *Cache) Trim(now time.Time, unusedFor time.Duration, needed func(digest 
 		case err != nil: // removed meanwhile
 		case strings.HasPrefix(name, ".fetch-") && now.Sub(info.ModTime()) > abandonedAfter:
 			errs = append(errs, os.Remove(path))
+		case strings.HasPrefix(name, removePrefix): // left by a process that ended while it removed
+			_, err := c.settle(strings.TrimPrefix(name, removePrefix))
+			errs = append(errs, err)
 		case !host.IsDigest(name) || now.Sub(info.ModTime()) <= unusedFor || needed(name) || !alone(path, path):
 		default:
 			gone, err := c.remove(name)
@@ -92,12 +95,25 @@ func alone(path, now string) bool {
 // remove takes an image away. It is renamed first and looked at again: one that was pinned meanwhile, perhaps by another
 // host's agent, goes back.
 func (c *Cache) remove(digest string) (bool, error) {
-	path, doomed := filepath.Join(c.dir, digest), filepath.Join(c.dir, ".remove-"+digest)
-	if err := os.Rename(path, doomed); err != nil {
+	if err := os.Rename(filepath.Join(c.dir, digest), filepath.Join(c.dir, removePrefix+digest)); err != nil {
 		return false, err
 	}
-	if !alone(path, doomed) {
-		return false, os.Rename(doomed, path)
-	}
-	return true, os.Remove(doomed)
+	return c.settle(digest)
 }
+
+// settle ends the removal of a renamed image. Another agent may have ended it.
+func (c *Cache) settle(digest string) (gone bool, err error) {
+	path, doomed := filepath.Join(c.dir, digest), filepath.Join(c.dir, removePrefix+digest)
+	if gone = alone(path, doomed); gone {
+		err = os.Remove(doomed)
+	} else {
+		err = os.Rename(doomed, path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return gone, err
+}
+
+// removePrefix begins the name of an image that is being removed.
+const removePrefix = ".remove-"

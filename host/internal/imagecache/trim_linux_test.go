@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +49,10 @@ func TestTrim(t *testing.T) {
 	abandoned := filepath.Join(c.dir, ".fetch-1")
 	os.WriteFile(abandoned, nil, 0o600)
 	os.Chtimes(abandoned, now.Add(-old), now.Add(-old))
+	// A process ended while it removed two images, of which one was pinned meanwhile.
+	leftover, returned := removePrefix+strings.Repeat("a", 64), backing
+	os.WriteFile(filepath.Join(c.dir, leftover), nil, 0o600)
+	os.Rename(filepath.Join(c.dir, returned), filepath.Join(c.dir, removePrefix+returned))
 	removed, err := c.Trim(now, unusedFor, func(digest string) bool { return digest == wanted })
 	if err != nil || !slices.Equal(removed, []string{idle}) {
 		t.Errorf("removed %v, %v; want %s alone", removed, err, idle)
@@ -59,6 +64,9 @@ func TestTrim(t *testing.T) {
 	}
 	if _, err := os.Stat(abandoned); err == nil {
 		t.Error("the rest of a fetch stays")
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, leftover)); err == nil {
+		t.Error("the rest of a removal stays")
 	}
 	if err := os.Remove(pin); err != nil { // the disk goes, and its image with it
 		t.Fatal(err)
