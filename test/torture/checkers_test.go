@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/nimbrel/nimbrel/ec2/sigv4"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // These tests give the checkers worlds with one defect each. A checker that sees nothing there would let any cloud pass.
@@ -24,7 +24,7 @@ func (b *books) totals() totals { return totals{b.lost, b.doubles, b.leaks, b.br
 
 // server answers every action with one instance set, or with an error's code.
 type server struct {
-	instances []instance
+	instances []devcloud.Instance
 	code      string
 	ports     []int
 }
@@ -57,28 +57,30 @@ func newTenant(t *testing.T, s *server) *tenant {
 	web := httptest.NewServer(s)
 	t.Cleanup(web.Close)
 	return &tenant{
-		api:  &api{endpoint: web.URL, signer: sigv4.Signer{AccessKeyID: "AK", Secret: "s", Region: region, Service: "ec2"}},
+		api:  &api{devcloud.NewAPI(web.URL, region, "AK", "s", patience)},
 		held: map[string]*holding{}, ended: map[string]bool{}, holder: map[string]string{}, rules: map[int]bool{}, unknown: map[int]bool{},
 		onReal: &atomic.Int64{}, random: choices(1, 1),
 	}
 }
 
 func TestCompareBites(t *testing.T) {
-	run := func(id, address, state string) instance { return instance{id, address, "subnet-1", state} }
+	run := func(id, address, state string) devcloud.Instance {
+		return devcloud.Instance{ID: id, Address: address, Subnet: "subnet-1", State: state}
+	}
 	for _, c := range []struct {
 		name string
 		held map[string]*holding
 		gone map[string]bool
-		seen []instance
+		seen []devcloud.Instance
 		want totals
 	}{
-		{"all is well", map[string]*holding{"i-1": {}}, map[string]bool{"i-2": true}, []instance{run("i-1", "10.0.0.4", "running"), run("i-2", "10.0.0.4", "terminated")}, totals{}},
+		{"all is well", map[string]*holding{"i-1": {}}, map[string]bool{"i-2": true}, []devcloud.Instance{run("i-1", "10.0.0.4", "running"), run("i-2", "10.0.0.4", "terminated")}, totals{}},
 		{"a launch is lost", map[string]*holding{"i-1": {}}, nil, nil, totals{lost: 1}},
-		{"a stop is lost", map[string]*holding{"i-1": {stopped: true}}, nil, []instance{run("i-1", "10.0.0.4", "running")}, totals{lost: 1}},
-		{"a stop is kept", map[string]*holding{"i-1": {stopped: true}}, nil, []instance{run("i-1", "10.0.0.4", "stopped")}, totals{}},
-		{"a termination is lost", nil, map[string]bool{"i-1": true}, []instance{run("i-1", "10.0.0.4", "running")}, totals{lost: 1}},
+		{"a stop is lost", map[string]*holding{"i-1": {stopped: true}}, nil, []devcloud.Instance{run("i-1", "10.0.0.4", "running")}, totals{lost: 1}},
+		{"a stop is kept", map[string]*holding{"i-1": {stopped: true}}, nil, []devcloud.Instance{run("i-1", "10.0.0.4", "stopped")}, totals{}},
+		{"a termination is lost", nil, map[string]bool{"i-1": true}, []devcloud.Instance{run("i-1", "10.0.0.4", "running")}, totals{lost: 1}},
 		{"a terminated one is forgotten", nil, map[string]bool{"i-1": true}, nil, totals{lost: 1}},
-		{"one address, two instances", nil, nil, []instance{run("i-1", "10.0.0.4", "running"), run("i-2", "10.0.0.4", "stopped")}, totals{doubles: 1}},
+		{"one address, two instances", nil, nil, []devcloud.Instance{run("i-1", "10.0.0.4", "running"), run("i-2", "10.0.0.4", "stopped")}, totals{doubles: 1}},
 	} {
 		x, b := &tenant{held: c.held, ended: c.gone}, &books{}
 		x.compare(c.seen, b)
@@ -92,7 +94,7 @@ func TestCompareBites(t *testing.T) {
 }
 
 func TestHandedOutBites(t *testing.T) {
-	fresh := instance{"i-2", "10.0.0.4", "subnet-1", "pending"}
+	fresh := devcloud.Instance{ID: "i-2", Address: "10.0.0.4", Subnet: "subnet-1", State: "pending"}
 	for _, c := range []struct {
 		name, state, code string
 		want              totals
@@ -102,7 +104,7 @@ func TestHandedOutBites(t *testing.T) {
 		{"who had it runs", "running", "", totals{doubles: 1}},
 		{"who had it is forgotten", "", "InvalidInstanceID.NotFound", totals{lost: 1}},
 	} {
-		x, b := newTenant(t, &server{instances: []instance{{"i-1", "10.0.0.4", "subnet-1", c.state}}, code: c.code}), &books{}
+		x, b := newTenant(t, &server{instances: []devcloud.Instance{{ID: "i-1", Address: "10.0.0.4", Subnet: "subnet-1", State: c.state}}, code: c.code}), &books{}
 		x.holder["subnet-1 10.0.0.4"] = "i-1"
 		x.handedOut(t.Context(), b, fresh)
 		if got := b.totals(); got != c.want || x.holder["subnet-1 10.0.0.4"] != "i-2" {
@@ -121,7 +123,7 @@ func TestRulesBite(t *testing.T) {
 }
 
 func TestEndBites(t *testing.T) {
-	x, b := newTenant(t, &server{instances: []instance{{ID: "i-1", State: "shutting-down"}}}), &books{}
+	x, b := newTenant(t, &server{instances: []devcloud.Instance{{ID: "i-1", State: "shutting-down"}}}), &books{}
 	x.held["i-1"], x.held["i-2"] = &holding{}, &holding{}
 	ctx, cancel := context.WithCancel(t.Context())
 	b.onWrong = func() { cancel() } // the forgotten one is seen in the first round; the other stays for ever

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nimbrel/nimbrel/ec2/sigv4"
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 const (
@@ -56,9 +56,7 @@ func makeTenants(ctx context.Context, c *cloud) ([]*tenant, error) {
 		}
 		t := &tenant{
 			n: n, random: choices(c.o.seed, uint64(n)), onReal: onReal,
-			api: &api{endpoint: "http://127.0.0.1:" + strconv.Itoa(c.o.port), signer: sigv4.Signer{
-				AccessKeyID: made.AccessKeyId, Secret: made.SecretAccessKey, Region: region, Service: "ec2",
-			}},
+			api:  &api{devcloud.NewAPI("http://127.0.0.1:"+strconv.Itoa(c.o.port), region, made.AccessKeyId, made.SecretAccessKey, patience)},
 			held: map[string]*holding{}, ended: map[string]bool{}, holder: map[string]string{}, rules: map[int]bool{}, unknown: map[int]bool{},
 		}
 		if err := t.furnish(ctx, c); err != nil {
@@ -145,7 +143,7 @@ var expected = map[string]bool{
 
 // failed counts an error; those of calls that ctx cut off are nobody's.
 func (t *tenant) failed(b *books, what string, err error) {
-	switch c := code(err); {
+	switch c := devcloud.Code(err); {
 	case c == "":
 		b.count("unanswered")
 	case expected[c]:
@@ -175,7 +173,7 @@ func (t *tenant) launchIn(ctx context.Context, b *books, subnet string, count in
 		"ImageId", t.image, "InstanceType", "nb1.tiny", "MinCount", "1", "MaxCount", strconv.Itoa(count), "SubnetId", subnet,
 		"SecurityGroupId.1", t.group, "ClientToken", fmt.Sprintf("torture-%d-%d", t.n, t.tokens),
 	}
-	var out runAnswer
+	var out devcloud.Launched
 	if err := t.api.call(ctx, &out, "RunInstances", request...); err != nil {
 		if real {
 			t.onReal.Add(-1)
@@ -191,7 +189,7 @@ func (t *tenant) launchIn(ctx context.Context, b *books, subnet string, count in
 	if !again {
 		return
 	}
-	var second runAnswer
+	var second devcloud.Launched
 	if err := t.api.call(ctx, &second, "RunInstances", request...); err != nil {
 		t.failed(b, "launch again", err)
 	} else if a, z := idsOf(out.Instances), idsOf(second.Instances); !slices.Equal(a, z) {
@@ -199,7 +197,7 @@ func (t *tenant) launchIn(ctx context.Context, b *books, subnet string, count in
 	}
 }
 
-func idsOf(list []instance) (ids []string) {
+func idsOf(list []devcloud.Instance) (ids []string) {
 	for _, i := range list {
 		ids = append(ids, i.ID)
 	}
@@ -208,7 +206,7 @@ func idsOf(list []instance) (ids []string) {
 }
 
 // handedOut notes who has an address now. Who had it before must be at its end: host and all.
-func (t *tenant) handedOut(ctx context.Context, b *books, i instance) {
+func (t *tenant) handedOut(ctx context.Context, b *books, i devcloud.Instance) {
 	key := i.Subnet + " " + i.Address
 	before := t.holder[key]
 	t.holder[key] = i.ID
@@ -218,7 +216,7 @@ func (t *tenant) handedOut(ctx context.Context, b *books, i instance) {
 	b.count("reused")
 	found, err := t.api.describe(ctx, before)
 	switch {
-	case code(err) == "InvalidInstanceID.NotFound":
+	case devcloud.Code(err) == "InvalidInstanceID.NotFound":
 		b.wrong(&b.lost, "account %d: %s is not found", t.n, before)
 	case err != nil:
 		t.failed(b, "describe "+before, err)
@@ -259,7 +257,7 @@ func (t *tenant) hasEnded(id string) {
 
 // changeFailed counts an error of a call about an instance that was acknowledged.
 func (t *tenant) changeFailed(b *books, what, id string, err error) {
-	if code(err) == "InvalidInstanceID.NotFound" {
+	if devcloud.Code(err) == "InvalidInstanceID.NotFound" {
 		b.wrong(&b.lost, "account %d: %s %s: %v", t.n, what, id, err)
 		return
 	}
@@ -296,11 +294,11 @@ func (t *tenant) editRule(ctx context.Context, b *books) {
 	err := t.api.call(ctx, &struct{}{}, action, "GroupId", t.group, "IpPermissions.1.IpProtocol", "tcp", "IpPermissions.1.FromPort", text,
 		"IpPermissions.1.ToPort", text, "IpPermissions.1.IpRanges.1.CidrIp", "10.0.0.0/24")
 	switch {
-	case err == nil || code(err) == done:
+	case err == nil || devcloud.Code(err) == done:
 		b.count("rules")
 		t.rules[port] = !t.rules[port]
 	default:
-		t.unknown[port] = code(err) == ""
+		t.unknown[port] = devcloud.Code(err) == ""
 		t.failed(b, action, err)
 	}
 }
@@ -316,7 +314,7 @@ func (t *tenant) look(ctx context.Context, b *books) {
 	t.compare(all, b)
 }
 
-func (t *tenant) compare(all []instance, b *books) {
+func (t *tenant) compare(all []devcloud.Instance, b *books) {
 	states, addresses := map[string]string{}, map[string]string{}
 	for _, i := range all {
 		states[i.ID] = i.State

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"github.com/nimbrel/nimbrel/test/devcloud"
 )
 
 // How long the cloud may take for its last work. A busy machine takes a fifth of it.
@@ -89,7 +91,7 @@ func (t *tenant) terminateAll(ctx context.Context) error {
 
 // awaitEnd waits until the account has nothing but terminated instances; what does not come to its end is a leak.
 func (t *tenant) awaitEnd(ctx context.Context, b *books) {
-	var open []instance
+	var open []devcloud.Instance
 	for ctx.Err() == nil {
 		all, err := t.api.describe(ctx)
 		if err != nil {
@@ -114,7 +116,7 @@ func (t *tenant) awaitEnd(ctx context.Context, b *books) {
 }
 
 // compareEnded looks for terminated instances that were forgotten.
-func (t *tenant) compareEnded(all []instance, b *books) {
+func (t *tenant) compareEnded(all []devcloud.Instance, b *books) {
 	there := map[string]bool{}
 	for _, i := range all {
 		there[i.ID] = true
