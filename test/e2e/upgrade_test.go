@@ -125,9 +125,19 @@ type load struct {
 	problems []string        // mu
 }
 
-// run launches and terminates until ctx ends; a call that is under way then is finished.
+// run launches and terminates until ctx ends; a call that is under way then is finished. Hosts end guests only while they
+// have a server, so a client that is ahead of them by many waits: what it has terminated takes room until then.
 func (l *load) run(ctx context.Context, client int) {
+	const ahead = 20
+	var ending []string
 	for n := 0; ctx.Err() == nil; n++ {
+		if len(ending) == ahead {
+			if err := l.awaitEnd(ctx, ending); err != nil {
+				l.note("await the end of %v: %v", ending, err)
+				return
+			}
+			ending = ending[:0]
+		}
 		id := l.launch(fmt.Sprintf("load-%d-%d", client, n))
 		if id == "" {
 			return
@@ -140,7 +150,27 @@ func (l *load) run(ctx context.Context, client int) {
 			return
 		}
 		l.mark(id, true)
+		ending = append(ending, id)
 	}
+}
+
+// awaitEnd waits until no instance of ids is on a host, or until ctx ends.
+func (l *load) awaitEnd(ctx context.Context, ids []string) error {
+	var pairs []string
+	for n, id := range ids {
+		pairs = append(pairs, fmt.Sprintf("InstanceId.%d", n+1), id)
+	}
+	return within(eventLimit, func() error {
+		if ctx.Err() != nil {
+			return nil
+		}
+		raw, err := l.call("DescribeInstances", pairs...)
+		if err != nil {
+			return err
+		}
+		left := strings.Count(string(raw), "<name>shutting-down</name>")
+		return expect(left == 0, "%d are shutting down", left)
+	})
 }
 
 // launch launches one instance; "" when that failed.
