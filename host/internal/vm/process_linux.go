@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,9 +89,12 @@ func FindMachines(uidBase, uidCount int) map[ids.Instance]int {
 		if unix.Stat(entry, &info) != nil || int(info.Uid) < uidBase || int(info.Uid) >= uidBase+uidCount {
 			continue
 		}
-		line, err := os.ReadFile(filepath.Join(entry, "cmdline"))
-		if named := guestWord.FindSubmatch(line); err == nil && named != nil {
-			found[ids.Instance(named[1])], _ = strconv.Atoi(filepath.Base(entry))
+		pid, err := strconv.Atoi(filepath.Base(entry))
+		if err != nil {
+			continue
+		}
+		if named := guestWord.FindSubmatch(commandLine(pid)); named != nil {
+			found[ids.Instance(named[1])] = pid
 		}
 	}
 	return found
@@ -98,8 +102,25 @@ func FindMachines(uidBase, uidCount int) map[ids.Instance]int {
 
 // hasToken looks for the token as a word of the command line. A zombie has no command line and no token.
 func hasToken(pid int, token string) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && token != "" && bytes.Contains(line, []byte(token))
+	return token != "" && bytes.Contains(commandLine(pid), []byte(token))
+}
+
+// execPatience bounds how long a process may be seen between two programs.
+const execPatience = time.Second
+
+// commandLine is the arguments of a process, empty for one that is ending or has ended, and for the kernel's own. Inside
+// execve a process has its new memory before the arguments are in it, and with a cold page cache disk reads lie between:
+// it is waited for, or a machine would be taken for gone in its first milliseconds.
+func commandLine(pid int) []byte {
+	for end := time.Now().Add(execPatience); ; time.Sleep(time.Millisecond) {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || len(line) > 0 || time.Now().After(end) {
+			return line
+		}
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil { // it has no memory at all
+			return nil
+		}
+	}
 }
 
 // StartTime is when a process started, in clock ticks since boot.

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -70,6 +71,36 @@ func TestFindProcess(t *testing.T) {
 	end()
 	if got, err := FindProcess(p.Token); !errors.Is(err, ErrGone) {
 		t.Errorf("after its end: %+v, %v", got, err)
+	}
+}
+
+// TestFoundInsideExec: a process that becomes another program, as the shell that becomes QEMU does, is there all the time.
+func TestFoundInsideExec(t *testing.T) {
+	const token = "token-of-exec"
+	cmd := exec.Command("/bin/sh", "-c", `[ "$0" = 0 ] || exec /bin/sh -c "$2" $(($0 - 1)) "$1" "$2"; exec sleep 60`, "1000", token)
+	cmd.Args = append(cmd.Args, cmd.Args[2])
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	started, err := StartTime(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Process{PID: cmd.Process.Pid, StartTime: started, BootID: BootID(), Token: token}
+	for looks := 0; ; looks++ {
+		if line := commandLine(p.PID); bytes.HasPrefix(line, []byte("sleep")) {
+			t.Logf("%d looks", looks)
+			return
+		}
+		handle, err := OpenProcess(p)
+		if err != nil && !bytes.HasPrefix(commandLine(p.PID), []byte("sleep")) { // which does not carry the token
+			t.Fatalf("look %d: %v", looks, err)
+		}
+		if err == nil {
+			handle.Close()
+		}
 	}
 }
 
