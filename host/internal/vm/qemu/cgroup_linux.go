@@ -57,7 +57,7 @@ func (c *cgroups) enable() error {
 		return fmt.Errorf("find control groups: %w", err)
 	}
 	for _, dir := range []string{mount, parent} {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +cpu"), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +cpu"), 0o600); err != nil {
 			return fmt.Errorf("enable control groups: %w", err)
 		}
 	}
@@ -92,12 +92,12 @@ func (c *cgroups) confine(spec vm.Spec, pid int) error {
 			}
 		}
 		for _, s := range c.limits(spec.VCPUs, spec.MemoryMiB) {
-			err := os.WriteFile(filepath.Join(dir, s.file), []byte(s.value), 0)
+			err := os.WriteFile(filepath.Join(dir, s.file), []byte(s.value), 0o600)
 			if err != nil && (c.unified || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)) {
 				errs = append(errs, err) // in version 1 a file is absent in the other controller's tree, and cannot be made
 			}
 		}
-		errs = append(errs, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(pid)), 0))
+		errs = append(errs, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(pid)), 0o600))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("limit guest %s: %w", spec.ID, err)
