@@ -5,6 +5,7 @@
 places
 space 4096
 find_go
+export GOFLAGS=-trimpath # as a release is built: all parts share what is compiled
 if is_root && [ "$(uname -s)" = Linux ]; then
 	need_guests
 	need_image

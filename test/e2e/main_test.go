@@ -41,12 +41,11 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// build compiles a command of this module into binaries with the flags of a release (build_binary of scripts/lib.sh): then
-// what a release, or another copy of the sources, has left in the build cache is used, and only the linking is left to do.
+// build compiles a command of this module into binaries, as this test was compiled: what that has left in the build cache is
+// used, and only the linking is left to do.
 func build(name, pkg, version string) error {
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w -X main.version="+version, "-o", filepath.Join(binaries, name), pkg)
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w -X main.version="+version, "-o", filepath.Join(binaries, name), pkg)
 	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w: %s", name, err, out)
 	}
