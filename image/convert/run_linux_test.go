@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,11 +135,16 @@ func escape() {
 	}
 	_, err = unix.MemfdCreate("x", 0)
 	report("make a memory file", err)
-	done := make(chan struct{})
-	for range 4 { // threads may still be made: the runtime needs them
-		go func() { done <- struct{}{} }()
-		<-done
+	started, done := make(chan struct{}), make(chan struct{})
+	for range 32 { // threads may still be made, by the runtime and by the C library: the runtime needs them
+		go func() {
+			runtime.LockOSThread()
+			started <- struct{}{}
+			<-done
+		}()
+		<-started
 	}
+	close(done)
 	if _, err := os.NewFile(inputDescriptor, "").ReadAt(make([]byte, 1), 0); err != nil {
 		fmt.Println("its input:", err)
 		os.Exit(2)
