@@ -91,7 +91,7 @@ func (c *Client) loop(ctx context.Context, l live) (worked bool, err error) {
 		case m := <-messages:
 			silence.Reset(max(connectTimeout, 6*c.o.HeartbeatPeriod))
 			out = c.core.Receive(m)
-			if _, answered := m.(*session.HeartbeatAck); answered && c.taken.complete() {
+			if _, answer := m.(*session.HeartbeatAck); answer && c.taken.answered() {
 				c.completed()
 			}
 			if w, ok := m.(*session.Welcome); ok && w.Verdict == session.Resume {
@@ -108,6 +108,9 @@ func (c *Client) loop(ctx context.Context, l live) (worked bool, err error) {
 			gather = nil
 			out = c.hear()
 		case <-heartbeat.C:
+			if len(c.taken.waiting) >= maxUnanswered {
+				return worked, fmt.Errorf("server left %d heartbeats unanswered", maxUnanswered)
+			}
 			heartbeat.Reset(c.heartbeatPause())
 			out = c.core.Heartbeat()
 		case <-silence.C:
@@ -147,8 +150,14 @@ func (l live) read(messages chan<- session.Message, failed chan<- error) {
 
 // taken tells whether all that the server had is held here. The server answers a heartbeat after what it sent before, and
 // sends again only then what was refused before: so an answer completes the state when nothing was refused in the
-// interval before the heartbeat, nor since.
-type taken struct{ asked, refused, clean bool }
+// interval before its heartbeat, nor since. Heartbeats are answered one by one and in order, perhaps after the next was sent.
+type taken struct {
+	refused bool   // something was, since the last heartbeat
+	waiting []bool // of each heartbeat without an answer, the oldest first: its answer completes the state
+}
+
+// maxUnanswered bounds the heartbeats without an answer. A server that sends other messages meanwhile is not silent.
+const maxUnanswered = 16
 
 // note follows what is sent.
 func (t *taken) note(send []session.Message) {
@@ -157,14 +166,26 @@ func (t *taken) note(send []session.Message) {
 		case *session.Hello:
 			*t = taken{}
 		case *session.Ack:
-			t.refused = t.refused || m.Nack != ""
+			if m.Nack != "" {
+				t.refused = true
+				clear(t.waiting)
+			}
 		case *session.Heartbeat:
-			*t = taken{asked: true, clean: !t.refused}
+			t.waiting = append(t.waiting, !t.refused)
+			t.refused = false
 		}
 	}
 }
 
-func (t *taken) complete() bool { return t.asked && t.clean && !t.refused }
+// answered takes the answer to the oldest heartbeat and tells whether it completes the state.
+func (t *taken) answered() (complete bool) {
+	if len(t.waiting) == 0 {
+		return false
+	}
+	complete = t.waiting[0]
+	t.waiting = t.waiting[1:]
+	return complete
+}
 
 // completed notes that a heartbeat was answered.
 func (c *Client) completed() {
