@@ -119,6 +119,17 @@ func TestTooManyUnapplied(t *testing.T) {
 	}
 }
 
+func TestOrphansAreToldToTheNetwork(t *testing.T) {
+	d := newDesk(t)
+	d.views[dispatch.SectionID{Doc: own, Section: host.SectionInterfaces}] = client.View{
+		Known: true, Seq: 2, Orphans: map[string]dispatch.Item{"eni-00000000000000002": {}, "eni-00000000000000001": {}},
+	}
+	got := decode(d, hostID, 1).network
+	if want := []ids.Interface{"eni-00000000000000001", "eni-00000000000000002"}; !slices.Equal(got.Orphans, want) || len(got.Ports) != 0 {
+		t.Errorf("orphans %v, ports %v; want orphans %v alone", got.Orphans, got.Ports, want)
+	}
+}
+
 func TestStopAndStart(t *testing.T) {
 	r := newRig(t, fake.Options{})
 	i := r.launch(1)

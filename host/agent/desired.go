@@ -49,6 +49,10 @@ func decode(d documents, id ids.Host, number uint64) *snapshot {
 		s.interfaces[ids.Interface(key)] = in
 		return in.Validate()
 	})
+	for key := range d.Section(own, host.SectionInterfaces).Orphans {
+		s.network.Orphans = append(s.network.Orphans, ids.Interface(key))
+	}
+	slices.Sort(s.network.Orphans)
 	s.seqs[dispatch.SectionID{Doc: own, Section: host.SectionInstances}] = d.Section(own, host.SectionInstances).Seq
 	decodeItems(s, host.DocFleet, host.SectionHosts, d, func(_ string, h host.FleetHost) error {
 		s.network.Hosts = append(s.network.Hosts, h)

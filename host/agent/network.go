@@ -30,9 +30,10 @@ type Network interface {
 
 // NetworkState is everything the data path is to do.
 type NetworkState struct {
-	Ports []Port
-	VPCs  []VPC
-	Hosts []host.FleetHost
+	Ports   []Port
+	Orphans []ids.Interface // named by another history alone: cut off, for their addresses may be others' by now
+	VPCs    []VPC
+	Hosts   []host.FleetHost
 }
 
 // Port is an interface of a guest on this host.

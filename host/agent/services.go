@@ -56,7 +56,7 @@ var _ Network = kernelNetwork{}
 
 // Apply implements Network.
 func (n kernelNetwork) Apply(ctx context.Context, s NetworkState) error {
-	state := datapath.State{Hosts: s.Hosts}
+	state := datapath.State{Orphans: s.Orphans, Hosts: s.Hosts}
 	for _, p := range s.Ports {
 		state.Ports = append(state.Ports, datapath.Port(p))
 	}

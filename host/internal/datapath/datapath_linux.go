@@ -154,9 +154,10 @@ func (d *Datapath) Apply(ctx context.Context, state State) error {
 	for i := range state.Ports {
 		if open := d.portOf(state.Ports[i].Interface.ID); open != nil {
 			open.want, open.known = state.Ports[i], true
+			open.orphan = false
 		}
 	}
-	return d.reconcile()
+	return errors.Join(d.cutOff(state.Orphans), d.reconcile())
 }
 
 // reconcile publishes in the order that never lets a packet meet half a state: hosts, policy, ports, mappings; then it

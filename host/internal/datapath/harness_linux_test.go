@@ -313,7 +313,7 @@ func (f *fabric) apply(vpcs ...*vpc) {
 }
 
 func (f *fabric) desired(i int, vpcs ...*vpc) State {
-	s := State{Ports: f.state[i].Ports}
+	s := State{Ports: f.state[i].Ports, Orphans: f.state[i].Orphans}
 	for _, v := range vpcs {
 		s.VPCs = append(s.VPCs, v.state())
 	}

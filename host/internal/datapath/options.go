@@ -66,9 +66,10 @@ func (o Options) Validate() error {
 
 // State is everything the data path is to do, as the host's desired documents have it.
 type State struct {
-	Ports []Port
-	VPCs  []VPCState
-	Hosts []host.FleetHost
+	Ports   []Port
+	Orphans []ids.Interface // whose open ports are cut off: nothing passes, and their addresses are others'
+	VPCs    []VPCState
+	Hosts   []host.FleetHost
 }
 
 // Port is an interface of a guest on this host.

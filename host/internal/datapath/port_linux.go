@@ -18,6 +18,7 @@ type port struct {
 	record portRecord
 	known  bool // desired is filled: false after a restart, until the first Apply
 	want   Port
+	orphan bool // cut off: not known, and no address reaches it
 }
 
 func (p *port) id() ids.Interface   { return ids.Interface(text(p.record.ID[:])) }
@@ -94,6 +95,30 @@ func (d *Datapath) refresh(p *plan) (map[uint32]portRecord, error) {
 	return records, errors.Join(errs...)
 }
 
+// cutOff makes orphans of open ports. Their flows end with their tables, once nothing lets new ones begin.
+func (d *Datapath) cutOff(orphans []ids.Interface) error {
+	var errs []error
+	for _, id := range orphans {
+		open := d.portOf(id)
+		if open == nil || open.orphan {
+			continue
+		}
+		open.known, open.orphan = false, true
+		cut := open.record
+		cut.Ingress, cut.Egress = 0, 0
+		err := d.programs.Ports.Put(open.slot, cut)
+		if err == nil {
+			open.record = cut
+			err = errors.Join(d.programs.dropTables(open.slot), d.programs.giveTables(open.slot))
+		}
+		if err != nil {
+			open.orphan = false // the next Apply tries again
+			errs = append(errs, fmt.Errorf("cut off port of %s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // keepRules lists in the plan what ports refer to whose desired state is not known yet.
 func (d *Datapath) keepRules(p *plan) {
 	held := map[uint32]bool{}
@@ -136,7 +161,9 @@ func (d *Datapath) setPorts(records map[uint32]portRecord) error {
 			open.record = record
 			delete(d.unwritten, open.slot)
 		}
-		locals[open.address()] = open.slot
+		if !open.orphan {
+			locals[open.address()] = open.slot
+		}
 		if err := d.slots.put(record.Ifindex, open.slot); err != nil {
 			return err
 		}
@@ -179,7 +206,7 @@ func (d *Datapath) release(open *port) error {
 	blank := portRecord{Epoch: d.epochs[open.slot]}
 	err := errors.Join(
 		d.slots.delete(open.record.Ifindex),
-		d.locals.delete(open.address()),
+		d.forgetLocal(open),
 		d.programs.Ports.Put(open.slot, blank),
 		d.programs.dropTables(open.slot),
 		d.programs.LastSeen.Put(open.slot, seenRecord{}),
@@ -193,7 +220,16 @@ func (d *Datapath) release(open *port) error {
 	return nil
 }
 
-// adoptPorts finds the taps that an earlier agent opened. Those whose device is gone are released.
+// forgetLocal takes a port's address away, unless it is another port's by now.
+func (d *Datapath) forgetLocal(open *port) error {
+	if d.locals.content[open.address()] != open.slot {
+		return nil
+	}
+	return d.locals.delete(open.address())
+}
+
+// adoptPorts finds the taps that an earlier agent opened. Those whose device is gone are released. One that its address does
+// not lead to was cut off, or not ready yet: until the first Apply it stays so.
 func (d *Datapath) adoptPorts() error {
 	for slot := uint32(1); slot < maxPorts; slot++ {
 		var record portRecord
@@ -205,6 +241,7 @@ func (d *Datapath) adoptPorts() error {
 			continue
 		}
 		open := &port{slot: slot, record: record}
+		open.orphan = d.locals.content[open.address()] != slot
 		d.ports = append(d.ports, open)
 		device, err := d.dataplane.links.LinkByIndex(int(record.Ifindex))
 		if err != nil || device.Attrs().Name != open.deviceName() {

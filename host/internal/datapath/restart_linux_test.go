@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/nimbrel/nimbrel/host"
+	"github.com/nimbrel/nimbrel/internal/ids"
 )
 
 // reopen is an agent's death and its successor's start: descriptors close, nothing else happens.
@@ -295,6 +297,59 @@ func TestDeadGuestsAreReleased(t *testing.T) {
 	third := v.open(0, b.in)
 	f.apply(v)
 	a.want(third, udp(9), passed)
+}
+
+// TestOrphansAreCutOff gives the address of a guest that only another history names to the next, also across a restart of
+// the agent and the orphan's end; and lets the guest back in when a document names it again.
+func TestOrphansAreCutOff(t *testing.T) {
+	f := newFabric(t, legs[0])
+	v := f.vpc(77)
+	v.group(1, openToAll)
+	a, first, orphan := v.guest(1, "10.0.1.20", 1), v.guest(0, "10.0.1.30", 1), v.guest(0, "10.0.1.10", 1)
+	check(t, f.hosts[0].CloseTap(context.Background(), first.in.ID))
+	f.state[0].Ports, f.hosts[0].lastSlot = f.state[0].Ports[1:], 0 // the next guest's port comes before the orphan's
+	f.apply(v)
+	a.want(orphan, tcp(22), passed)
+	orphan.want(a, udp(9), passed)
+
+	named, mappings := f.state[0].Ports, v.maps
+	f.state[0].Ports, f.state[0].Orphans, v.maps = nil, []ids.Interface{orphan.in.ID}, slices.DeleteFunc(slices.Clone(v.maps), func(m host.Mapping) bool {
+		return m.Interface == orphan.in.ID
+	})
+	f.apply(v)
+	orphan.want(a, reply(tcp(22)), DeniedEgress) // its flows too
+	orphan.want(a, udp(9), DeniedEgress)
+	next := v.guest(0, "10.0.1.10", 1)
+	f.apply(v)
+	for _, restart := range []bool{false, true} {
+		if restart {
+			check(t, f.hosts[0].Close())
+			f.open(0)
+			v.guest(0, "10.0.1.40", 1) // before the first Apply
+		}
+		a.want(next, udp(9), passed)
+		next.want(a, tcp(80), passed)
+		orphan.want(a, udp(9), DeniedEgress)
+		f.apply(v)
+		a.want(next, udp(10), passed)
+		orphan.want(a, udp(10), DeniedEgress)
+	}
+	check(t, f.hosts[0].CloseTap(context.Background(), next.in.ID))
+	f.state[0].Ports, f.state[0].Orphans, v.maps = named, nil, mappings
+	f.apply(v)
+	a.want(orphan, udp(11), passed)
+	orphan.want(a, udp(11), passed)
+
+	f.state[0].Ports, f.state[0].Orphans = nil, []ids.Interface{orphan.in.ID}
+	f.apply(v)
+	next = v.guest(0, "10.0.1.10", 1)
+	f.apply(v)
+	check(t, f.hosts[0].Close())
+	check(t, orphan.tap.Close())
+	for range orphan.frames { // until the device is gone
+	}
+	f.open(0) // takes nothing from the next
+	a.want(next, udp(12), passed)
 }
 
 // TestDestroyLeavesNothing compares mounts and namespaces.
