@@ -134,6 +134,23 @@ func syncTimes(dir string) (median, worst time.Duration, err error) {
 	return times[syncs/2], times[syncs-1], nil
 }
 
+// conversion has a disk of one sector converted by what imports run: a process under limits and a system call filter.
+func conversion(ctx context.Context, o Options) Finding {
+	if o.Convert == nil {
+		return fallback("not tried: no converter was given", "imports as they turn out", "`nimbrel doctor` tries it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	switch err := o.Convert(ctx); {
+	case err == nil:
+		return ok("a confined process converted a disk")
+	case errors.Is(err, syscall.ENOSPC):
+		return missing(err.Error(), "make room in the folder for temporary files, or set TMPDIR")
+	default:
+		return missing("no image can be imported: "+err.Error(), "use a kernel built with CONFIG_SECCOMP_FILTER; in a container, allow seccomp, setrlimit and, for root, new namespaces and users (CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID); mount /proc")
+	}
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

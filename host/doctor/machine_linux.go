@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -137,22 +136,6 @@ func cgroups(context.Context, Options) Finding {
 		return fallback("hierarchy of version 1", "limits by version 1", fix)
 	}
 	return fallback("no control groups", "no limits beyond QEMU's own", fix+", or mount /sys/fs/cgroup")
-}
-
-// userNamespaces starts a program in one, as the conversion of images does.
-func userNamespaces(ctx context.Context, _ Options) Finding {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
-	if err := cmd.Run(); err != nil {
-		return fallback(err.Error(), "sandboxes without a user namespace", "sysctl user.max_user_namespaces=10000, and kernel.unprivileged_userns_clone=1 where that exists")
-	}
-	return ok("a program ran in one")
 }
 
 func openFiles(context.Context, Options) Finding {
