@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nimbrel/nimbrel/internal/runbook"
 )
 
 const (
@@ -98,7 +100,7 @@ func diskSync(_ context.Context, o Options) Finding {
 	case errors.Is(err, os.ErrPermission):
 		return fallback("no permission to write to "+dir, "not measured", "run as the user that the server runs as")
 	case errors.Is(err, syscall.ENOSPC):
-		return missing("the disk of "+dir+" is full", "free some space there: see docs/runbooks/disk-full.md")
+		return missing("the disk of "+dir+" is full", "free some space there: see "+runbook.DiskFull.String())
 	case err != nil:
 		return missing(err.Error(), "look at the disk of "+dir+", and at the kernel's log (dmesg)")
 	}

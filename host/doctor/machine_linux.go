@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbrel/nimbrel/host/internal/vm/qemu"
+	"github.com/nimbrel/nimbrel/internal/runbook"
 )
 
 const (
@@ -176,7 +177,7 @@ func diskSpace(_ context.Context, o Options) Finding {
 	found := fmt.Sprintf("%d MiB free for %s", free>>20, o.StateDir)
 	switch {
 	case free < spaceNeeded:
-		return missing(found, fmt.Sprintf("free some space there, to %d MiB at least: see docs/runbooks/disk-full.md", spaceNeeded>>20))
+		return missing(found, fmt.Sprintf("free some space there, to %d MiB at least: see %s", spaceNeeded>>20, runbook.DiskFull))
 	case fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC:
 		return fallback(found+", in memory", "a cloud that a reboot forgets", "choose a state directory on a disk: NIMBREL_STATE_DIR")
 	}
