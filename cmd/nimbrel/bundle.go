@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nimbrel/nimbrel/host/doctor"
+	imagetool "github.com/nimbrel/nimbrel/image/tool"
 	"github.com/nimbrel/nimbrel/internal/statedir"
 	"github.com/nimbrel/nimbrel/operator/bundle"
 	"github.com/nimbrel/nimbrel/operator/operatorgen"
@@ -86,7 +87,7 @@ func (f *bundleFlags) options(now time.Time) bundle.Options {
 			return json.Marshal(map[string]string{"version": version, "go": runtime.Version(), "system": runtime.GOOS + "/" + runtime.GOARCH})
 		},
 		"doctor.json": func(ctx context.Context) ([]byte, error) {
-			return json.MarshalIndent(doctor.Examine(ctx, doctor.Options{StateDir: f.stateDir, Port: 8773, Serving: true}), "", "  ")
+			return json.MarshalIndent(doctor.Examine(ctx, doctor.Options{StateDir: f.stateDir, Port: 8773, Serving: true, Convert: imagetool.ProbeWorker}), "", "  ")
 		},
 		"config/server.json": func(ctx context.Context) ([]byte, error) { return f.settings(ctx, "server") },
 		"config/agent.json":  func(ctx context.Context) ([]byte, error) { return f.settings(ctx, "agent") },

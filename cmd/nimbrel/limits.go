@@ -8,6 +8,7 @@ import (
 
 	ec2door "github.com/nimbrel/nimbrel/ec2/server"
 	"github.com/nimbrel/nimbrel/image"
+	"github.com/nimbrel/nimbrel/image/convert"
 	images "github.com/nimbrel/nimbrel/image/server"
 	"github.com/nimbrel/nimbrel/svc/obs"
 	"github.com/nimbrel/nimbrel/svc/ratelimit"
@@ -58,6 +59,7 @@ func (l *limits) door() *obs.Door {
 // imageLimits are the flags that bound what images take.
 type imageLimits struct {
 	diskGiB, accountGiB, accountImages int
+	stallAfter                         time.Duration
 }
 
 // maxImageGiB is the largest disk that can be allowed: an upload tells the sums of a file of twice that in one request.
@@ -67,6 +69,7 @@ func (l *imageLimits) register(p *pflag.FlagSet) {
 	p.IntVar(&l.diskGiB, "image-max-gib", images.DefaultMaxDiskBytes>>30, "largest disk of an image, in `GiB`")
 	p.IntVar(&l.accountGiB, "account-images-max-gib", images.DefaultMaxAccountBytes>>30, "the disks of one account's images together, in `GiB`")
 	p.IntVar(&l.accountImages, "account-images", image.DefaultMaxPerAccount, "how `many` images one account may have")
+	p.DurationVar(&l.stallAfter, "image-stall-after", convert.DefaultStallAfter, "the `time` after which an import that neither reads nor writes is ended")
 }
 
 // Validate reports the first flag that cannot be.
@@ -78,10 +81,12 @@ func (l *imageLimits) Validate() error {
 		return fmt.Errorf("--account-images-max-gib %d: want 1 to %d", l.accountGiB, 1<<20)
 	case l.accountImages < 1 || l.accountImages > 100_000:
 		return fmt.Errorf("--account-images %d: want 1 to 100000", l.accountImages)
+	case l.stallAfter < time.Second || l.stallAfter > 24*time.Hour:
+		return fmt.Errorf("--image-stall-after %s: want 1s to 24h", l.stallAfter)
 	}
 	return nil
 }
 
 func (l *imageLimits) options() images.Options {
-	return images.Options{MaxDiskBytes: uint64(l.diskGiB) << 30, MaxAccountBytes: uint64(l.accountGiB) << 30, MaxAccountImages: l.accountImages}
+	return images.Options{MaxDiskBytes: uint64(l.diskGiB) << 30, MaxAccountBytes: uint64(l.accountGiB) << 30, MaxAccountImages: l.accountImages, StallAfter: l.stallAfter}
 }

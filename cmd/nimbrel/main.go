@@ -55,7 +55,8 @@ func root() *cobra.Command {
 	images := imagetool.Command()
 	images.Short = "Build, import and list images"
 	images.AddCommand(cli.ImageCommands()...)
-	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(storetool.Options{Check: checkStore}), doctor.Command(), configCommand(), bundleCommand(), manCommand(cmd))
+	cmd.AddCommand(serverCommand(), agentCommand(), dev.Command(), images, storetool.Command(storetool.Options{Check: checkStore}))
+	cmd.AddCommand(doctor.Command(imagetool.ProbeWorker), configCommand(), bundleCommand(), manCommand(cmd))
 	cmd.AddCommand(cli.Commands()...)
 	return cmd
 }

@@ -161,7 +161,7 @@ func TestMetricsStayOnLoopback(t *testing.T) {
 			t.Errorf("%+v: accepted", f)
 		}
 	}
-	open := serverFlags{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true, images: imageLimits{1, 1, 1}}
+	open := serverFlags{region: "us-nimbrel-1", zones: 1, listen: "0.0.0.0:1", metrics: "127.0.0.1:1", insecure: true, images: imageLimits{1, 1, 1, time.Minute}}
 	if err := open.Validate(); err != nil {
 		t.Error(err)
 	}

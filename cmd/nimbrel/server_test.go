@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -79,9 +80,10 @@ func TestOperatorReachesSocketOfUnit(t *testing.T) {
 // TestImageLimitsAreFlags holds that what bounds images can be set, reaches the catalog, and is refused where it cannot be.
 func TestImageLimitsAreFlags(t *testing.T) {
 	for _, c := range []struct{ arguments, refused string }{
-		{"--image-max-gib 2048 --account-images-max-gib 4096 --account-images 7", ""},
+		{"--image-max-gib 2048 --account-images-max-gib 4096 --account-images 7 --image-stall-after 10m", ""},
 		{"--image-max-gib 0", "--image-max-gib"}, {"--image-max-gib 9999", "--image-max-gib"},
 		{"--account-images-max-gib -1", "--account-images-max-gib"}, {"--account-images 0", "--account-images"},
+		{"--image-stall-after 0s", "--image-stall-after"},
 	} {
 		var l imageLimits
 		p := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -93,7 +95,7 @@ func TestImageLimitsAreFlags(t *testing.T) {
 		if c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)) {
 			t.Errorf("%s: %v", c.arguments, err)
 		}
-		if o := l.options(); c.refused == "" && (err != nil || o.MaxDiskBytes != 2<<40 || o.MaxAccountBytes != 4<<40 || o.MaxAccountImages != 7) {
+		if o := l.options(); c.refused == "" && (err != nil || o.MaxDiskBytes != 2<<40 || o.MaxAccountBytes != 4<<40 || o.MaxAccountImages != 7 || o.StallAfter != 10*time.Minute) {
 			t.Errorf("%s: %+v, %v", c.arguments, o, err)
 		}
 	}

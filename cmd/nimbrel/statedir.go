@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/nimbrel/nimbrel/internal/runbook"
 )
 
 // stateFormat numbers the layout of the server's state directory. A directory of a higher one is left alone.
@@ -40,7 +42,7 @@ func openStateDir(dir string) error {
 	}
 	format, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || format > stateFormat {
-		return fmt.Errorf("open state directory %s: its format is %.20q, and this is nimbrel %s, which knows %d: a newer version made it; run that one, or put a copy from before the upgrade back (docs/runbooks/upgrade-rollback.md)", dir, strings.TrimSpace(string(text)), version, stateFormat)
+		return fmt.Errorf("open state directory %s: its format is %.20q, and this is nimbrel %s, which knows %d: a newer version made it; run that one, or put a copy from before the upgrade back (%s)", dir, strings.TrimSpace(string(text)), version, stateFormat, runbook.UpgradeRollback)
 	}
 	return nil
 }
@@ -50,7 +52,7 @@ func advise(err error) error {
 	text := err.Error()
 	switch {
 	case errors.Is(err, syscall.ENOSPC), strings.Contains(text, "no space left on device"):
-		return fmt.Errorf("%w: free some space there: see docs/runbooks/disk-full.md", err)
+		return fmt.Errorf("%w: free some space there: see %s", err, runbook.DiskFull)
 	case strings.HasPrefix(text, "unknown command"), strings.HasPrefix(text, "unknown flag"), strings.HasPrefix(text, "unknown shorthand"):
 		return fmt.Errorf("%w: see `nimbrel --help`, or --help of the command", err)
 	}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +18,9 @@ import (
 var ErrMissing = errors.New("something is missing")
 
 // Command is `nimbrel doctor`. It exits 1 when something is missing for which there is no fallback.
-func Command() *cobra.Command {
-	var o Options
+// convert is Options.Convert.
+func Command(convert func(context.Context) error) *cobra.Command {
+	o := Options{Convert: convert}
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Say what this machine has for a cloud, what is missing, and what to do about it", Args: cobra.NoArgs,

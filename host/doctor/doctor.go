@@ -40,6 +40,8 @@ type Options struct {
 	Port     int    // of the EC2 API on loopback; the host link and metrics have the next two
 	// Serving says that a cloud of this state directory answers, so that its ports are its own.
 	Serving bool
+	// Convert runs a server's own converter of images, confined as it is in earnest.
+	Convert func(context.Context) error
 }
 
 // probe looks at one thing.
@@ -88,7 +90,7 @@ var probes = []probe{
 	{"bios firmware", true, firmware("seabios", Missing, "", "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")},
 	{"uefi firmware", true, firmware("ovmf", Fallback, "guests boot by BIOS only", "/usr/share/OVMF/OVMF_CODE_4M.fd")},
 	{"cgroups", true, cgroups},
-	{"user namespaces", true, userNamespaces},
+	{"image conversion", false, conversion},
 	{"open files", false, openFiles},
 	{"memory", true, memory},
 	{"disk space", false, diskSpace},

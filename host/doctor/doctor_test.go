@@ -80,6 +80,19 @@ func TestOldAWSIsTold(t *testing.T) {
 	}
 }
 
+// TestConversion holds that what the converter says is what is found.
+func TestConversion(t *testing.T) {
+	for want, convert := range map[Verdict]func(context.Context) error{
+		OK: func(context.Context) error { return nil }, Fallback: nil,
+		Missing: func(context.Context) error { return errors.New("install system call filter: no such thing") },
+	} {
+		f := conversion(t.Context(), Options{Convert: convert})
+		if f.Verdict != want || want == Missing && !strings.Contains(f.Found, "no such thing") {
+			t.Errorf("found %+v, want %s", f, want)
+		}
+	}
+}
+
 // TestCommand holds the exit and that JSON is all that is printed.
 func TestCommand(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +101,7 @@ func TestCommand(t *testing.T) {
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	cmd := Command()
+	cmd := Command(func(context.Context) error { return nil })
 	var out bytes.Buffer
 	cmd.SetOut(&out)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nimbrel/nimbrel/internal/runbook"
 )
 
 const (
@@ -98,7 +100,7 @@ func diskSync(_ context.Context, o Options) Finding {
 	case errors.Is(err, os.ErrPermission):
 		return fallback("no permission to write to "+dir, "not measured", "run as the user that the server runs as")
 	case errors.Is(err, syscall.ENOSPC):
-		return missing("the disk of "+dir+" is full", "free some space there: see docs/runbooks/disk-full.md")
+		return missing("the disk of "+dir+" is full", "free some space there: see "+runbook.DiskFull.String())
 	case err != nil:
 		return missing(err.Error(), "look at the disk of "+dir+", and at the kernel's log (dmesg)")
 	}
@@ -132,6 +134,23 @@ func syncTimes(dir string) (median, worst time.Duration, err error) {
 	}
 	slices.Sort(times)
 	return times[syncs/2], times[syncs-1], nil
+}
+
+// conversion has a disk of one sector converted by what imports run: a process under limits and a system call filter.
+func conversion(ctx context.Context, o Options) Finding {
+	if o.Convert == nil {
+		return fallback("not tried: no converter was given", "imports as they turn out", "`nimbrel doctor` tries it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	switch err := o.Convert(ctx); {
+	case err == nil:
+		return ok("a confined process converted a disk")
+	case errors.Is(err, syscall.ENOSPC):
+		return missing(err.Error(), "make room in the folder for temporary files, or set TMPDIR")
+	default:
+		return missing("no image can be imported: "+err.Error(), "use a kernel built with CONFIG_SECCOMP_FILTER; in a container, allow seccomp, setrlimit and, for root, new namespaces and users (CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID); mount /proc")
+	}
 }
 
 func isDir(path string) bool {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nimbrel/nimbrel/host/internal/vm/qemu"
+	"github.com/nimbrel/nimbrel/internal/runbook"
 )
 
 const (
@@ -139,22 +139,6 @@ func cgroups(context.Context, Options) Finding {
 	return fallback("no control groups", "no limits beyond QEMU's own", fix+", or mount /sys/fs/cgroup")
 }
 
-// userNamespaces starts a program in one, as the conversion of images does.
-func userNamespaces(ctx context.Context, _ Options) Finding {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
-	if err := cmd.Run(); err != nil {
-		return fallback(err.Error(), "sandboxes without a user namespace", "sysctl user.max_user_namespaces=10000, and kernel.unprivileged_userns_clone=1 where that exists")
-	}
-	return ok("a program ran in one")
-}
-
 func openFiles(context.Context, Options) Finding {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -193,7 +177,7 @@ func diskSpace(_ context.Context, o Options) Finding {
 	found := fmt.Sprintf("%d MiB free for %s", free>>20, o.StateDir)
 	switch {
 	case free < spaceNeeded:
-		return missing(found, fmt.Sprintf("free some space there, to %d MiB at least: see docs/runbooks/disk-full.md", spaceNeeded>>20))
+		return missing(found, fmt.Sprintf("free some space there, to %d MiB at least: see %s", spaceNeeded>>20, runbook.DiskFull))
 	case fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC:
 		return fallback(found+", in memory", "a cloud that a reboot forgets", "choose a state directory on a disk: NIMBREL_STATE_DIR")
 	}

@@ -21,11 +21,13 @@ const (
 	frameEnd     = 'e' // the disk's size: last
 	frameRefusal = 'r' // inspect.Refusal as JSON: instead of the rest
 	frameFailure = 'f' // text: instead of the rest
+	frameAlive   = 'a' // nothing: the worker has read aliveBytes more, and has had nothing to send
 
 	frameHeader  = 5
 	frameMax     = 8 + ChunkBytes
 	failureMax   = 1000 // bytes of text that are passed on
 	summaryBytes = 4096
+	aliveBytes   = 8 << 20
 )
 
 // Summary is what a file is.
@@ -134,6 +136,8 @@ func (c *receiver) frame(kind byte, b []byte) (done bool, err error) {
 		return false, &refusal
 	case kind == frameFailure:
 		return false, fmt.Errorf("convert image: %s", printable(string(b)))
+	case kind == frameAlive && len(b) == 0:
+		return false, nil
 	case kind == frameSummary && c.summary == nil:
 		return false, c.begin(b)
 	case kind == frameChunk && c.summary != nil && len(b) >= 8:
@@ -175,4 +179,23 @@ func printable(s string) string {
 		}
 		return '?'
 	}, s)
+}
+
+// telling is the worker's input. It tells of what is read while nothing is sent, as in tables and checksums, so that work is
+// told from a standstill. It is for the goroutine that sends.
+type telling struct {
+	r      io.ReaderAt
+	out    frameWriter
+	untold int
+}
+
+func (t *telling) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := t.r.ReadAt(p, offset)
+	if t.untold += n; t.untold >= aliveBytes {
+		t.untold = 0
+		if err := t.out.frame(frameAlive); err != nil {
+			return n, err
+		}
+	}
+	return n, err
 }

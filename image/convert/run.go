@@ -2,13 +2,16 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nimbrel/nimbrel/image/inspect"
 )
@@ -88,7 +91,7 @@ func Work(ctx context.Context, arguments []string) error {
 		return fmt.Errorf("confine converting process: %w", err)
 	}
 	out := frameWriter{os.Stdout}
-	summary, err := Direct(ctx, in, info.Size(), limits, out)
+	summary, err := Direct(ctx, &telling{r: in, out: out}, info.Size(), limits, out)
 	return out.end(summary.VirtualBytes, err)
 }
 
@@ -102,13 +105,27 @@ func parseLimits(arguments []string) (l inspect.Limits, err error) {
 	return l, err
 }
 
-// Run converts a file in a process of its own, started as command with the limits as further arguments; it must call Work.
-// The file is handed over as a descriptor. Errors: *inspect.Refusal when the file is not accepted.
-func Run(ctx context.Context, command []string, file *os.File, l inspect.Limits, sink Sink) (Summary, error) {
+// DefaultStallAfter is far beyond what a slow disk needs for aliveBytes.
+const DefaultStallAfter = 2 * time.Minute
+
+// ErrStalled: the worker neither read nor sent anything for too long.
+var ErrStalled = errors.New("the converting process stands still")
+
+// Worker is how a conversion's process is started.
+type Worker struct {
+	Command []string // the limits are its further arguments; it must call Work
+	// StallAfter bounds how long the process may neither read nor send anything; 0 is DefaultStallAfter. Its processor
+	// time is bounded besides.
+	StallAfter time.Duration
+}
+
+// Run converts a file in a process of its own, which gets it as a descriptor. Errors: *inspect.Refusal when the file is not
+// accepted, ErrStalled.
+func (w Worker) Run(ctx context.Context, file *os.File, l inspect.Limits, sink Sink) (Summary, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	arguments := append(command[1:len(command):len(command)], strconv.FormatUint(l.MaxVirtualBytes, 10), strconv.FormatUint(l.MaxExpansion, 10))
-	cmd := exec.CommandContext(ctx, command[0], arguments...)
+	arguments := append(slices.Clone(w.Command[1:]), strconv.FormatUint(l.MaxVirtualBytes, 10), strconv.FormatUint(l.MaxExpansion, 10))
+	cmd := exec.CommandContext(ctx, w.Command[0], arguments...)
 	cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=none"} // nothing of the server's environment
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{file}
@@ -122,14 +139,55 @@ func Run(ctx context.Context, command []string, file *os.File, l inspect.Limits,
 	if err := cmd.Start(); err != nil {
 		return Summary{}, fmt.Errorf("start converting process: %w", err)
 	}
-	summary, err := (&receiver{sink: sink, limits: l}).receive(out)
+	stallAfter := cmp.Or(w.StallAfter, DefaultStallAfter)
+	summary, err := (&receiver{sink: sink, limits: l}).receive(&impatient{out, stallAfter})
 	cancel() // after the last frame there is nothing to wait for
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		go func() { _ = cmd.Wait() }() // not awaited: what stands still in the kernel is not killed before it goes on
+		return Summary{}, fmt.Errorf("%w: nothing read and nothing sent for %s: look at the disk that the image file is on, then import it again", ErrStalled, stallAfter)
+	}
 	ended := cmd.Wait()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return Summary{}, fmt.Errorf("%w (%v) %s", err, ended, words)
 	}
 	return summary, err
 }
+
+// impatient reads from a pipe that must not be silent for long. The time that its reader takes does not count.
+type impatient struct {
+	pipe io.Reader
+	wait time.Duration
+}
+
+func (i *impatient) Read(p []byte) (int, error) {
+	if pipe, may := i.pipe.(interface{ SetReadDeadline(time.Time) error }); may {
+		if err := pipe.SetReadDeadline(time.Now().Add(i.wait)); err != nil {
+			return 0, fmt.Errorf("bound the wait for the converting process: %w", err)
+		}
+	}
+	return i.pipe.Read(p)
+}
+
+// Probe says whether a worker can be confined on this machine and converts: it has one convert a disk of a sector.
+func (w Worker) Probe(ctx context.Context) error {
+	file, err := os.CreateTemp("", "nimbrel-probe-")
+	if err != nil {
+		return fmt.Errorf("make a disk to convert: %w", err)
+	}
+	defer file.Close()
+	_, err = file.Write(append(make([]byte, 510), 0x55, 0xaa))
+	if err = errors.Join(err, os.Remove(file.Name())); err != nil {
+		return fmt.Errorf("make a disk to convert: %w", err)
+	}
+	_, err = w.Run(ctx, file, inspect.Limits{MaxVirtualBytes: 1 << 20, MaxExpansion: inspect.DefaultMaxExpansion}, discard{})
+	return err
+}
+
+// discard is a Sink that keeps nothing.
+type discard struct{}
+
+func (discard) Begin(Summary) error        { return nil }
+func (discard) Chunk(uint64, []byte) error { return nil }
 
 // tail keeps the beginning of what a worker says.
 type tail struct{ text []byte }

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +36,17 @@ func TestMain(m *testing.M) {
 		}
 	case "escape":
 		escape()
+	case "stall": // asleep, so that no bound of processor time ends it
+		frameWriter{os.Stdout}.Begin(Summary{Format: "raw", VirtualBytes: 512}) //nolint:errcheck // the test sees what has arrived
+		time.Sleep(time.Hour)
+	case "slow": // busy for longer than StallAfter, with nothing to send
+		for range 5 {
+			time.Sleep(stallAfter / 3)
+			telling := telling{r: strings.NewReader("x"), out: frameWriter{os.Stdout}, untold: aliveBytes}
+			telling.ReadAt(make([]byte, 1), 0) //nolint:errcheck // the test sees what has arrived
+		}
+		os.Args = slices.Replace(os.Args, 1, 2, "work")
+		Work(context.Background(), os.Args[2:]) //nolint:errcheck // the same
 	case "die":
 		os.Stdout.Write([]byte{frameSummary, 0, 0})
 		fmt.Fprintln(os.Stderr, "out of luck")
@@ -62,21 +75,48 @@ func TestRun(t *testing.T) {
 	want := fixture(t, "raw")
 	for name, format := range fixtures {
 		c := collect{t: t}
-		s, err := Run(t.Context(), []string{os.Args[0], "work"}, image(t, fixture(t, name)), testLimits, &c)
+		s, err := Worker{Command: []string{os.Args[0], "work"}}.Run(t.Context(), image(t, fixture(t, name)), testLimits, &c)
 		if err != nil || s.Format != format || !bytes.Equal(c.disk, want) {
 			t.Errorf("%s: %+v, %v, same bytes %v", name, s, err, bytes.Equal(c.disk, want))
 		}
 	}
 	var refusal *inspect.Refusal
-	if _, err := Run(t.Context(), []string{os.Args[0], "work"}, image(t, []byte("vhdxfile"+strings.Repeat("\x00", 600))), testLimits, &collect{t: t}); !errors.As(err, &refusal) || refusal.Format != "VHDX" {
+	if _, err := (Worker{Command: []string{os.Args[0], "work"}}).Run(t.Context(), image(t, []byte("vhdxfile"+strings.Repeat("\x00", 600))), testLimits, &collect{t: t}); !errors.As(err, &refusal) || refusal.Format != "VHDX" {
 		t.Errorf("VHDX: %v", err)
 	}
-	if _, err := Run(t.Context(), []string{os.Args[0], "die"}, image(t, want), testLimits, &collect{t: t}); err == nil || !strings.Contains(err.Error(), "out of luck") {
+	if _, err := (Worker{Command: []string{os.Args[0], "die"}}).Run(t.Context(), image(t, want), testLimits, &collect{t: t}); err == nil || !strings.Contains(err.Error(), "out of luck") {
 		t.Errorf("a worker that dies: %v", err)
 	}
 	full := errors.New("no space")
-	if _, err := Run(t.Context(), []string{os.Args[0], "work"}, image(t, want), testLimits, &collect{t: t, fail: full}); !errors.Is(err, full) {
+	if _, err := (Worker{Command: []string{os.Args[0], "work"}}).Run(t.Context(), image(t, want), testLimits, &collect{t: t, fail: full}); !errors.Is(err, full) {
 		t.Errorf("a sink that fails: %v", err)
+	}
+}
+
+// stallAfter is short beside the hour that the test's worker sleeps, and long beside what starting it takes.
+const stallAfter = 3 * time.Second
+
+// TestStalled holds that a worker that sleeps is ended and told by name, and that one that reads and sends nothing is not.
+func TestStalled(t *testing.T) {
+	t.Parallel()
+	file := image(t, fixture(t, "raw"))
+	w := Worker{Command: []string{os.Args[0], "stall"}, StallAfter: stallAfter}
+	if _, err := w.Run(t.Context(), file, testLimits, &collect{t: t}); !errors.Is(err, ErrStalled) || !strings.Contains(err.Error(), stallAfter.String()) {
+		t.Errorf("a worker that sleeps: %v", err)
+	}
+	w.Command[1] = "slow"
+	if _, err := w.Run(t.Context(), file, testLimits, &collect{t: t}); err != nil {
+		t.Errorf("a worker that reads: %v", err)
+	}
+}
+
+// TestProbe holds that the probe runs a worker, and tells of one that does not work.
+func TestProbe(t *testing.T) {
+	if err := (Worker{Command: []string{os.Args[0], "work"}}).Probe(t.Context()); err != nil {
+		t.Errorf("a worker that works: %v", err)
+	}
+	if err := (Worker{Command: []string{os.Args[0], "die"}}).Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "out of luck") {
+		t.Errorf("a worker that dies: %v", err)
 	}
 }
 

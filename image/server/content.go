@@ -94,7 +94,7 @@ func (s *Service) explain(err error) error {
 func (s *Service) convert(ctx context.Context, file *os.File, sink convert.Sink) (convert.Summary, error) {
 	limits := inspect.Limits{MaxVirtualBytes: s.options.MaxDiskBytes, MaxExpansion: inspect.DefaultMaxExpansion}
 	if len(s.options.Converter) > 0 {
-		return convert.Run(ctx, s.options.Converter, file, limits, sink)
+		return convert.Worker{Command: s.options.Converter, StallAfter: s.options.StallAfter}.Run(ctx, file, limits, sink)
 	}
 	info, err := file.Stat()
 	if err != nil {

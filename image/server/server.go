@@ -40,6 +40,8 @@ type Options struct {
 	// Converter is the command that runs convert.Work. None converts in this process, which is for tests: a file that
 	// takes a reader over would take the process.
 	Converter []string
+	// StallAfter bounds how long the converter may neither read nor send anything. Default convert.DefaultStallAfter.
+	StallAfter time.Duration
 	// MaxDiskBytes bounds one image's disk. Default DefaultMaxDiskBytes.
 	MaxDiskBytes uint64
 	// MaxAccountBytes bounds the disks of one account's images together. Default DefaultMaxAccountBytes.

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/nimbrel/nimbrel/image"
@@ -24,7 +23,7 @@ const uploadAge = 7 * 24 * time.Hour
 // upload is a file that arrives: uploads/ID in the directory, sparse, of its whole size from the beginning. What of it has
 // arrived is in memory only; BeginUpload finds it again by comparing.
 type upload struct {
-	mu    sync.Mutex
+	lock  chan struct{} // holds one element while somebody works on the upload; taken by take
 	path  string
 	bytes uint64
 	sums  []byte
@@ -32,15 +31,22 @@ type upload struct {
 	ended bool // its file is gone, or another upload's of the same name
 }
 
-// take locks an upload. Who waited for one that ended meanwhile must not go on with what has its name now.
-func (u *upload) take() error {
-	u.mu.Lock()
+// take locks an upload, unless ctx ends first: a conversion takes long. Who waited for one that ended meanwhile must not go
+// on with what has its name now.
+func (u *upload) take(ctx context.Context) error {
+	select {
+	case u.lock <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for who works on the same upload: %w", context.Cause(ctx))
+	}
 	if u.ended {
-		u.mu.Unlock()
+		u.release()
 		return image.ErrNoUpload
 	}
 	return nil
 }
+
+func (u *upload) release() { <-u.lock }
 
 func (u *upload) sum(i uint32) [sha256.Size]byte {
 	return [sha256.Size]byte(u.sums[int(i)*sha256.Size:])
@@ -89,12 +95,12 @@ func (s *Service) BeginUpload(ctx context.Context, bytes uint64, sums []byte) (i
 	id := hex.EncodeToString(name[:])
 	u, err := s.openUpload(id, bytes, sums)
 	if err == nil {
-		err = u.take() // waits while another finishes it
+		err = u.take(ctx) // waits while another finishes it
 	}
 	if err != nil {
 		return image.Upload{}, err
 	}
-	defer u.mu.Unlock()
+	defer u.release()
 	if err := s.findArrived(ctx, u); err != nil {
 		return image.Upload{}, fmt.Errorf("begin upload %s: %w", id, s.explain(err))
 	}
@@ -123,7 +129,7 @@ func (s *Service) openUpload(id string, bytes uint64, sums []byte) (*upload, err
 	if err := errors.Join(f.Truncate(int64(bytes)), f.Close()); err != nil {
 		return nil, fmt.Errorf("begin upload: %w", s.explain(err))
 	}
-	u := &upload{path: path, bytes: bytes, sums: sums, have: make([]bool, chunk.Count(bytes))}
+	u := &upload{lock: make(chan struct{}, 1), path: path, bytes: bytes, sums: sums, have: make([]bool, chunk.Count(bytes))}
 	s.uploads[id] = u
 	return u, nil
 }
@@ -197,7 +203,7 @@ func (s *Service) upload(id string) (*upload, error) {
 }
 
 // PutUpload implements image.Uploads.
-func (s *Service) PutUpload(_ context.Context, id string, index uint32, data []byte) error {
+func (s *Service) PutUpload(ctx context.Context, id string, index uint32, data []byte) error {
 	u, err := s.upload(id)
 	if err != nil {
 		return err
@@ -205,10 +211,10 @@ func (s *Service) PutUpload(_ context.Context, id string, index uint32, data []b
 	if int(index) >= len(u.have) || uint64(len(data)) != u.size(index) || sha256.Sum256(data) != u.sum(index) {
 		return &image.InvalidError{Field: "content", Reason: fmt.Sprintf("chunk %d of the upload is not what its sum says: the file changed meanwhile; import it again", index)}
 	}
-	if err := u.take(); err != nil {
+	if err := u.take(ctx); err != nil {
 		return err
 	}
-	defer u.mu.Unlock()
+	defer u.release()
 	f, err := os.OpenFile(u.path, os.O_WRONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return image.ErrNoUpload
@@ -233,10 +239,10 @@ func (s *Service) FinishUpload(ctx context.Context, id string, r image.Registrat
 	if err != nil {
 		return image.Imported{}, err
 	}
-	if err := u.take(); err != nil {
+	if err := u.take(ctx); err != nil {
 		return image.Imported{}, err
 	}
-	defer u.mu.Unlock()
+	defer u.release()
 	if n := len(u.missing()); n > 0 {
 		return image.Imported{}, &image.InvalidError{Field: "content", Reason: fmt.Sprintf("%d chunks of the upload are missing", n)}
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -211,6 +212,43 @@ func TestUploadsAreBounded(t *testing.T) {
 	}
 }
 
+// TestWaitForUploadEnds holds that who waits while another finishes the same upload does not wait for longer than it wants.
+func TestWaitForUploadEnds(t *testing.T) {
+	c := newCatalog(t)
+	file := randomFile(2 << 20)
+	chunks, sums := parts(file)
+	u := c.begin(file)
+	busy, err := c.upload(u.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := busy.take(c.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"begin":  func(ctx context.Context) error { _, err := c.BeginUpload(ctx, uint64(len(file)), sums); return err },
+		"put":    func(ctx context.Context) error { return c.PutUpload(ctx, u.ID, 0, chunks[0]) },
+		"finish": func(ctx context.Context) error { _, err := c.FinishUpload(ctx, u.ID, registration, nil); return err },
+	} {
+		ctx, cancel := context.WithCancel(c.ctx)
+		done := make(chan error, 1)
+		go func() { done <- call(ctx) }()
+		cancel()
+		select {
+		case err := <-done:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s still waits", name)
+		}
+	}
+	busy.release()
+	if again := c.begin(file); len(again.Missing) != 2 {
+		t.Errorf("afterwards: %+v", again)
+	}
+}
+
 // TestFinishOfEndedUpload: two clients import one file. The one that waits while the other finishes must not take the file
 // of a third upload of the same name, which has just begun, for its own.
 func TestFinishOfEndedUpload(t *testing.T) {
@@ -225,7 +263,7 @@ func TestFinishOfEndedUpload(t *testing.T) {
 	if _, err := c.FinishUpload(c.ctx, u.ID, registration, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := ended.take(); !errors.Is(err, image.ErrNoUpload) {
+	if err := ended.take(c.ctx); !errors.Is(err, image.ErrNoUpload) {
 		t.Errorf("who waited for the upload that ended: %v", err)
 	}
 	if again := c.begin(file); again.ID != u.ID || len(again.Missing) != 0 {

@@ -2,9 +2,29 @@ package tool
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 )
+
+// TestMain lets the test binary be the converting process that WorkerCommand starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[2] == workerName {
+		cmd := Command()
+		cmd.SetArgs(os.Args[2:])
+		if cmd.Execute() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestProbeWorker(t *testing.T) {
+	if err := ProbeWorker(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestCommand(t *testing.T) {
 	for _, c := range []struct {

@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"context"
 	"os"
 	"runtime"
 
@@ -19,6 +20,15 @@ func WorkerCommand() ([]string, error) {
 	}
 	binary, err := os.Executable()
 	return []string{binary, "image", workerName}, err
+}
+
+// ProbeWorker says whether a converting process of this binary can be confined on this machine, and works.
+func ProbeWorker(ctx context.Context) error {
+	command, err := WorkerCommand()
+	if err != nil {
+		return err
+	}
+	return convert.Worker{Command: command}.Probe(ctx)
 }
 
 func workerCommand() *cobra.Command {

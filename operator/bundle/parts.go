@@ -228,12 +228,49 @@ func wholeLines(text []byte) []byte {
 	return rest
 }
 
+// journal is the end of a unit's journal. What comes before it is read and let go.
 func journal(ctx context.Context, unit string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "journalctl", "-q", "--no-pager", "-o", "short-iso", "-n", "20000", "-u", unit).Output()
-	if len(out) > maxLogBytes {
-		out = wholeLines(out[len(out)-maxLogBytes:])
+	return output(exec.CommandContext(ctx, "journalctl", "-q", "--no-pager", "-o", "short-iso", "-n", "20000", "-u", unit))
+}
+
+// output is the end of what a program prints, from the begin of a line, and never more than maxLogBytes in memory.
+func output(cmd *exec.Cmd) ([]byte, error) {
+	end := &ending{keep: maxLogBytes}
+	cmd.Stdout = end
+	err := cmd.Run()
+	return end.text(), err
+}
+
+// ending is a ring that keeps the last bytes of what is written to it.
+type ending struct {
+	keep    int
+	ring    []byte
+	next    int // where the oldest byte is, once the ring is full
+	dropped bool
+}
+
+func (e *ending) Write(p []byte) (int, error) {
+	n := len(p)
+	if room := e.keep - len(e.ring); room > 0 {
+		part := p[:min(room, len(p))]
+		e.ring, p = append(e.ring, part...), p[len(part):]
 	}
-	return out, err
+	e.dropped = e.dropped || len(p) > 0
+	p = p[max(0, len(p)-e.keep):]
+	for len(p) > 0 {
+		k := copy(e.ring[e.next:], p)
+		p, e.next = p[k:], (e.next+k)%e.keep
+	}
+	return n, nil
+}
+
+// text is what is kept, without the line that the beginning was cut off from.
+func (e *ending) text() []byte {
+	all := slices.Concat(e.ring[e.next:], e.ring[:e.next])
+	if e.dropped {
+		return wholeLines(all)
+	}
+	return all
 }

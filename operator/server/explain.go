@@ -12,6 +12,7 @@ import (
 	"github.com/nimbrel/nimbrel/dispatch"
 	"github.com/nimbrel/nimbrel/host"
 	"github.com/nimbrel/nimbrel/internal/ids"
+	"github.com/nimbrel/nimbrel/internal/runbook"
 	"github.com/nimbrel/nimbrel/operator/operatorgen"
 	"github.com/nimbrel/nimbrel/store"
 	"github.com/nimbrel/nimbrel/svc/op"
@@ -185,10 +186,10 @@ func summary(subject string, operations []op.Operation, i *compute.Instance, now
 func operationNotes(operations []op.Operation, now time.Time) (notes []string) {
 	for _, o := range operations {
 		if age := now.Sub(time.UnixMilli(o.BeganMs)); o.State == op.Running && age > stuckAfter {
-			notes = append(notes, fmt.Sprintf("%s is under way for %s: see docs/runbooks/stuck-operation.md", o.ID, age.Round(time.Second)))
+			notes = append(notes, fmt.Sprintf("%s is under way for %s: see %s", o.ID, age.Round(time.Second), runbook.StuckOperation))
 		}
 		if skew := clockSkew(o); skew > skewNoted {
-			notes = append(notes, fmt.Sprintf("the host's clock is at least %s off the server's: see docs/runbooks/clock-off.md", skew.Round(time.Millisecond)))
+			notes = append(notes, fmt.Sprintf("the host's clock is at least %s off the server's: see %s", skew.Round(time.Millisecond), runbook.ClockOff))
 		}
 	}
 	return notes
@@ -254,7 +255,7 @@ func (a *api) hostNotes(h compute.Host) (notes []string) {
 	}
 	t, known := a.targets()[targetOf(h.ID)]
 	if known && t.Liveness != dispatch.Up || !known && !h.Connected && !h.Awaited {
-		notes = append(notes, fmt.Sprintf("its host %s is not connected: see docs/runbooks/lost-host.md", h.ID))
+		notes = append(notes, fmt.Sprintf("its host %s is not connected: see %s", h.ID, runbook.LostHost))
 	}
 	return notes
 }

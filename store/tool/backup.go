@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nimbrel/nimbrel/internal/runbook"
 	"github.com/nimbrel/nimbrel/store/admin"
 	"github.com/nimbrel/nimbrel/store/backup"
 	"github.com/nimbrel/nimbrel/store/embed"
@@ -154,7 +155,7 @@ func restoreCommand(p *place) *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore --from BACKUP --to DIRECTORY", Short: "Verify a backup and make a store of it, with a history of its own", Args: cobra.NoArgs,
 		Long: "Restore makes a store of a backup in a new directory. It begins a new history, so that hosts and followers of the lost one\n" +
-			"start over instead of taking old versions for new ones. See docs/runbooks/store-restore.md for the whole way.",
+			"start over instead of taking old versions for new ones. See store-restore.md in\n" + runbook.Folders + " for the whole way.",
 		Example: "  nimbrel store restore --from /backup/nimbrel-2026-11-24 --to /var/lib/nimbrel/server/store",
 		RunE: func(c *cobra.Command, _ []string) error {
 			steps := newSteps(c.ErrOrStderr())
