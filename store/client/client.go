@@ -63,8 +63,8 @@ type link struct {
 
 var _ store.Engine = (*Client)(nil)
 
-// New begins to connect and does not wait for it.
-func New(o Options) *Client {
+// New begins to connect and does not wait for it. The client lives until Close, whatever becomes of ctx.
+func New(ctx context.Context, o Options) *Client {
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = 1024
 	}
@@ -77,7 +77,7 @@ func New(o Options) *Client {
 	}
 	c := &Client{o: o, inFlight: make(chan struct{}, o.MaxInFlight), releases: make(chan wire.SnapshotID, 4*wire.MaxReleases),
 		changed: make(chan struct{})}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.wg.Go(c.connect)
 	c.wg.Go(c.release)
 	return c

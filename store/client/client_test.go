@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,13 +20,13 @@ import (
 )
 
 // serve serves an engine on a unix socket until the test ends or stop is called.
-func serve(t *testing.T, e store.Engine, o server.Options) (socket string, stop func()) {
+func serve(t testing.TB, e store.Engine, o server.Options) (socket string, stop func()) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
 	return socket, serveAt(t, e, socket, o)
 }
 
-func serveAt(t *testing.T, e store.Engine, socket string, o server.Options) (stop func()) {
+func serveAt(t testing.TB, e store.Engine, socket string, o server.Options) (stop func()) {
 	t.Helper()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -58,7 +60,7 @@ func dialer(socket string) func(context.Context) (net.Conn, error) {
 	}
 }
 
-func open(t *testing.T) *embed.Engine {
+func open(t testing.TB) *embed.Engine {
 	t.Helper()
 	e, err := embed.Open(t.TempDir(), embed.Options{})
 	if err != nil {
@@ -75,7 +77,7 @@ func open(t *testing.T) *embed.Engine {
 func TestConformance(t *testing.T) {
 	storetest.RunConformance(t, func() store.Engine {
 		socket, _ := serve(t, open(t), server.Options{})
-		return New(Options{Dial: dialer(socket)})
+		return New(t.Context(), Options{Dial: dialer(socket)})
 	})
 }
 
@@ -86,7 +88,7 @@ func TestConformanceCut(t *testing.T) {
 	storetest.RunConformance(t, func() store.Engine {
 		socket, _ := serve(t, storetest.NewMemory(), server.Options{})
 		var n atomic.Int64
-		return resending{New(Options{BackoffMax: 10 * time.Millisecond, Dial: func(ctx context.Context) (net.Conn, error) {
+		return resending{New(t.Context(), Options{BackoffMax: 10 * time.Millisecond, Dial: func(ctx context.Context) (net.Conn, error) {
 			nc, err := dialer(socket)(ctx)
 			if err != nil {
 				return nil, err
@@ -154,7 +156,7 @@ func cutAfter(nc net.Conn, frames int64, cuts *atomic.Int64) net.Conn {
 func TestSnapshotOutlivesConnection(t *testing.T) {
 	ctx, e := t.Context(), open(t)
 	socket, stop := serve(t, e, server.Options{})
-	c := New(Options{Dial: dialer(socket)})
+	c := New(t.Context(), Options{Dial: dialer(socket)})
 	defer c.Close()
 	db := store.New(c, store.Options{Tenant: "t"})
 	put := func(n int64) {
@@ -189,7 +191,7 @@ func TestSnapshotOutlivesConnection(t *testing.T) {
 
 // TestUnavailable ends in its time and says whether anything may have been applied.
 func TestUnavailable(t *testing.T) {
-	c := New(Options{Dial: dialer(filepath.Join(t.TempDir(), "none")), RetryFor: 50 * time.Millisecond})
+	c := New(t.Context(), Options{Dial: dialer(filepath.Join(t.TempDir(), "none")), RetryFor: 50 * time.Millisecond})
 	defer c.Close()
 	commit := &store.Commit{ID: store.CommitID{Session: store.SessionID{1}, Seq: 1, Attempt: 1}}
 	if _, err := c.Commit(t.Context(), commit); !errors.Is(err, ErrUnavailable) || errors.Is(err, store.ErrUnknown) {
@@ -203,7 +205,7 @@ func TestUnavailable(t *testing.T) {
 // TestUnknown loses the answer of a commit and every connection after it.
 func TestUnknown(t *testing.T) {
 	socket, _ := serve(t, mute{storetest.NewMemory()}, server.Options{})
-	c := New(Options{Dial: dialer(socket), RetryFor: 100 * time.Millisecond})
+	c := New(t.Context(), Options{Dial: dialer(socket), RetryFor: 100 * time.Millisecond})
 	defer c.Close()
 	commit := &store.Commit{ID: store.CommitID{Session: store.SessionID{1}, Seq: 1, Attempt: 1}}
 	if _, err := c.Commit(t.Context(), commit); !errors.Is(err, store.ErrUnknown) {
@@ -221,7 +223,7 @@ func (mute) Commit(context.Context, *store.Commit) (*store.Answer, error) {
 // TestSnapshotBound refuses snapshots beyond the bound until some are released.
 func TestSnapshotBound(t *testing.T) {
 	socket, _ := serve(t, storetest.NewMemory(), server.Options{MaxClientSnapshots: 2})
-	c := New(Options{Dial: dialer(socket), RetryFor: 200 * time.Millisecond})
+	c := New(t.Context(), Options{Dial: dialer(socket), RetryFor: 200 * time.Millisecond})
 	defer c.Close()
 	var open []store.Snapshot
 	for range 2 {
@@ -245,4 +247,29 @@ func TestSnapshotBound(t *testing.T) {
 			t.Fatalf("after a release: %v", err)
 		}
 	}
+}
+
+// BenchmarkHotAdd adds to one counter from 64 goroutines, embedded and over a unix socket.
+func BenchmarkHotAdd(b *testing.B) {
+	add := func(b *testing.B, e store.Engine) {
+		db := store.New(e, store.Options{Tenant: "t"})
+		b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := db.Transact(b.Context(), func(tx *store.Tx) error {
+					tx.Add(store.Key("n"), 1, 0, math.MaxInt64)
+					return nil
+				}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.Run("embedded", func(b *testing.B) { add(b, open(b)) })
+	b.Run("remote", func(b *testing.B) {
+		socket, _ := serve(b, open(b), server.Options{})
+		c := New(b.Context(), Options{Dial: dialer(socket)})
+		defer c.Close()
+		add(b, c)
+	})
 }
