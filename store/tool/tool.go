@@ -1,10 +1,10 @@
 // Package tool holds `nimbrel store`: the subcommands that look into a store, back it up, restore it and change it.
 //
 // A store is a directory that no server has open, named with --dir; backup, stats and watch ask the running server when
-// there is none. A directory in use is refused with the fix named. Rows, logs and transactions are printed as one JSON
+// there is none, and get, scan, put and txn what `store serve` serves, named with --connect. A directory in use is refused with the fix named. Rows, logs and transactions are printed as one JSON
 // object a line; the other commands print words, and JSON with --json.
 //
-// Deliberately absent: writes to a running server's store, which belongs to the parts. Start with Command.
+// Deliberately absent: writes to a running cloud's store, which belongs to the parts, and serving over TCP. Start with Command.
 package tool
 
 import (
@@ -38,6 +38,7 @@ type Options struct {
 // place says where to read.
 type place struct {
 	dir, socket string
+	connect     string
 	cell        uint32
 	tenant      string
 	json        bool
@@ -54,6 +55,7 @@ func Command(o Options) *cobra.Command {
 	}
 	flags := c.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", "", "the `directory` of a store whose server is down")
+	flags.StringVar(&p.connect, "connect", "", "`unix:PATH` of what store serve serves, for get, scan, put and txn")
 	flags.StringVar(&p.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`, for backup, stats and watch")
 	flags.Uint32Var(&p.cell, "cell", 0, "cell of the key")
 	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan and watch: default all tenants of all cells)")
@@ -61,13 +63,13 @@ func Command(o Options) *cobra.Command {
 		worded.Flags().BoolVar(&p.json, "json", false, "print JSON")
 		c.AddCommand(worded)
 	}
-	c.AddCommand(getCommand(&p), scanCommand(&p), watchCommand(&p), logCommand(&p), putCommand(&p), txnCommand(&p))
+	c.AddCommand(getCommand(&p), scanCommand(&p), watchCommand(&p), logCommand(&p), putCommand(&p), txnCommand(&p), serveCommand())
 	return c
 }
 
 // needDir refuses a command that works on a directory only.
 func (p *place) needDir(otherwise string) error {
-	if p.dir == "" {
+	if p.dir == "" && p.connect == "" {
 		return errors.New("name the store's directory with --dir: its server must be down; " + otherwise)
 	}
 	return nil
@@ -125,7 +127,7 @@ func (p *place) read(ctx context.Context, fn func(ctx context.Context, s store.S
 	if err := p.needDir("a running server's rows are `nimbrel rows scan`"); err != nil {
 		return err
 	}
-	e, err := embed.Open(p.dir, embed.Options{ReadOnly: true})
+	e, err := p.open(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -136,6 +138,17 @@ func (p *place) read(ctx context.Context, fn func(ctx context.Context, s store.S
 	}
 	defer s.Release()
 	return fn(ctx, s)
+}
+
+// open opens the directory, or connects.
+func (p *place) open(ctx context.Context, readOnly bool) (store.Engine, error) {
+	switch {
+	case p.connect != "" && p.dir != "":
+		return nil, errors.New("--dir and --connect exclude each other")
+	case p.connect != "":
+		return p.remote(ctx)
+	}
+	return embed.Open(p.dir, embed.Options{ReadOnly: readOnly})
 }
 
 // parseKey appends the elements to a key.

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nimbrel/nimbrel/store"
-	"github.com/nimbrel/nimbrel/store/embed"
 	"github.com/nimbrel/nimbrel/store/tuple"
 )
 
@@ -305,14 +304,14 @@ func (p *place) transact(c *cobra.Command, ops []operation) (err error) {
 			return err
 		}
 	}
-	look, err := embed.Open(p.dir, embed.Options{ReadOnly: true}) // a mistyped name makes no store
+	look, err := p.open(c.Context(), true) // a mistyped name makes no store
 	if err != nil {
 		return err
 	}
 	if err := look.Close(); err != nil {
 		return err
 	}
-	e, err := embed.Open(p.dir, embed.Options{})
+	e, err := p.open(c.Context(), false)
 	if err != nil {
 		return err
 	}
@@ -324,7 +323,7 @@ func (p *place) transact(c *cobra.Command, ops []operation) (err error) {
 	return printJSON(c.OutOrStdout(), out)
 }
 
-func (p *place) run(ctx context.Context, e *embed.Engine, ops []operation) (*transacted, error) {
+func (p *place) run(ctx context.Context, e store.Engine, ops []operation) (*transacted, error) {
 	slots := map[int]store.Slot{}
 	r, err := store.New(e, store.Options{Cell: p.cell, Tenant: p.tenant}).Transact(ctx, func(tx *store.Tx) error {
 		for i := range ops {
