@@ -132,4 +132,9 @@ func TestKilledServer(t *testing.T) {
 	if out, err := run("get", "--connect", "unix:"+dir+".sock", "--tenant", "t", "a"); err != nil || !strings.Contains(out, `"value":4`) {
 		t.Errorf("get: %q %v", out, err)
 	}
+	for _, other := range []string{"watch", "stats", "verify"} { // not of another store than the one named
+		if _, err := run(other, "--connect", "unix:"+dir+".sock"); err == nil || !strings.Contains(err.Error(), "unknown flag: --connect") {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
 }

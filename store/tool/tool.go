@@ -1,8 +1,9 @@
 // Package tool holds `nimbrel store`: the subcommands that look into a store, back it up, restore it and change it.
 //
 // A store is a directory that no server has open, named with --dir; backup, stats and watch ask the running server when
-// there is none, and get, scan, put and txn what `store serve` serves, named with --connect. A directory in use is refused with the fix named. Rows, logs and transactions are printed as one JSON
-// object a line; the other commands print words, and JSON with --json.
+// there is none, and get, scan, put and txn what `store serve` serves, named with --connect. A directory in use is refused
+// with the fix named. Rows, logs and transactions are printed as one JSON object a line; the other commands print words, and
+// JSON with --json.
 //
 // Deliberately absent: writes to a running cloud's store, which belongs to the parts, and serving over TCP. Start with Command.
 package tool
@@ -55,7 +56,6 @@ func Command(o Options) *cobra.Command {
 	}
 	flags := c.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", "", "the `directory` of a store whose server is down")
-	flags.StringVar(&p.connect, "connect", "", "`unix:PATH` of what store serve serves, for get, scan, put and txn")
 	flags.StringVar(&p.socket, "socket", statedir.OperatorSocket(statedir.Default()), "the server's operator `socket`, for backup, stats and watch")
 	flags.Uint32Var(&p.cell, "cell", 0, "cell of the key")
 	flags.StringVar(&p.tenant, "tenant", "", "tenant of the key (scan and watch: default all tenants of all cells)")
@@ -63,7 +63,11 @@ func Command(o Options) *cobra.Command {
 		worded.Flags().BoolVar(&p.json, "json", false, "print JSON")
 		c.AddCommand(worded)
 	}
-	c.AddCommand(getCommand(&p), scanCommand(&p), watchCommand(&p), logCommand(&p), putCommand(&p), txnCommand(&p), serveCommand())
+	for _, rows := range []*cobra.Command{getCommand(&p), scanCommand(&p), putCommand(&p), txnCommand(&p)} {
+		rows.Flags().StringVar(&p.connect, "connect", "", "`unix:PATH` of what store serve serves")
+		c.AddCommand(rows)
+	}
+	c.AddCommand(watchCommand(&p), logCommand(&p), serveCommand())
 	return c
 }
 
