@@ -17,6 +17,7 @@ var withoutJSON = map[string]string{
 	"nimbrel server":                "runs until it is stopped; logs JSON lines",
 	"nimbrel agent":                 "runs until it is stopped; logs JSON lines",
 	"nimbrel agent purge":           "does something; prints nothing",
+	"nimbrel store serve":           "runs until it is stopped",
 	"nimbrel store get":             "prints JSON and nothing else",
 	"nimbrel store scan":            "prints JSON and nothing else",
 	"nimbrel store watch":           "prints JSON and nothing else",
